@@ -1,0 +1,82 @@
+//! Generates the clients of Nomad and Consul from their OpenAPI documents.
+//!
+//! The documents say what the servers answer; what this program needs otherwise is changed here, on a copy.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::{env, fs};
+
+use progenitor::{GenerationSettings, Generator, HooksMode, InterfaceStyle};
+use serde_json::Value;
+
+/// Answers that are JSON but read as bytes: objects that are passed through as Nomad sent them, lists that are
+/// split while they arrive, and the refusal of a transaction, because an operation has one type of error.
+const RAW: [(&str, &str); 8] = [
+    ("list_allocations", "200"),
+    ("list_nodes", "200"),
+    ("list_evaluations", "200"),
+    ("list_jobs", "200"),
+    ("list_deployments", "200"),
+    ("get_node", "200"),
+    ("get_job", "200"),
+    ("transaction", "409"),
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=build.rs");
+    let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set; Cargo sets it")?);
+    for name in ["nomad", "consul"] {
+        let document = format!("openapi/{name}.yaml");
+        println!("cargo::rerun-if-changed={document}");
+        let code = generate(&document).map_err(|error| format!("{document}: {error}"))?;
+        let target = out_dir.join(format!("{name}.rs"));
+        fs::write(&target, code).map_err(|error| format!("write {}: {error}", target.display()))?;
+    }
+    Ok(())
+}
+
+/// The Rust code of the client that a document describes.
+fn generate(document: &str) -> Result<String, Box<dyn Error>> {
+    let mut document: Value = yaml_serde::from_str(&fs::read_to_string(document)?)?;
+    read_times_as_text(&mut document);
+    read_raw(&mut document);
+    let document = serde_json::from_value(document)?;
+
+    let mut settings = GenerationSettings::default();
+    settings
+        .with_interface(InterfaceStyle::Builder)
+        .with_map_type("::std::collections::BTreeMap")
+        .with_derive("schemars::JsonSchema")
+        .with_inner_type("crate::api::State".parse()?)
+        .with_hooks(HooksMode::Expected);
+    let tokens = Generator::new(&settings).generate_tokens(&document)?;
+    Ok(prettyplease::unparse(&syn::parse2(tokens)?))
+}
+
+/// Drops the format of times and of base64: parsed and printed again, either could differ from what was sent.
+fn read_times_as_text(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            let format = fields.get("format").and_then(Value::as_str);
+            if matches!(format, Some("date-time" | "byte")) {
+                fields.remove("format");
+            }
+            fields.values_mut().for_each(read_times_as_text);
+        }
+        Value::Array(items) => items.iter_mut().for_each(read_times_as_text),
+        _ => {}
+    }
+}
+
+/// Declares the answers in `RAW` to be bytes, which the client hands out as they arrive.
+fn read_raw(document: &mut Value) {
+    let paths = document.get_mut("paths").and_then(Value::as_object_mut);
+    let paths = paths.into_iter().flat_map(|paths| paths.values_mut());
+    for operation in paths.filter_map(Value::as_object_mut).flat_map(|path| path.values_mut()) {
+        let id = operation.get("operationId").and_then(Value::as_str);
+        let Some((_, status)) = RAW.iter().find(|raw| Some(raw.0) == id) else { continue };
+        operation["responses"][status]["content"] = serde_json::json!({
+            "application/octet-stream": { "schema": { "type": "string", "format": "binary" } }
+        });
+    }
+}
