@@ -1,0 +1,321 @@
+//! A cursor as bytes, and where a term takes up from what was saved.
+//!
+//! The head, `<type>.cursor`, is text: a format name, a checksum, and one line of JSON. Tails are
+//! in shards, `<type>.cursor.<n>`, in binary. A tail is true on its own, so shards are written
+//! one by one before the head; a lost shard costs duplicates and never an event, because an
+//! allocation that changes goes above the floor.
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{Cursor, Index, Kind, Mark, Nanos, Since, Tail, Task, shard};
+
+/// The format this version writes, and the only one it reads.
+const HEAD: &str = "nomad-firehose-cursor-1";
+const SHARD: &[u8] = b"nomad-firehose-tails-1\n";
+/// Allocation, task, index, time, type, hash.
+const TAIL_BYTES: usize = 16 + 8 + 8 + 8 + 4 + 8;
+/// Consul takes 512 KiB in a transaction, in which values are in base64.
+const SHARD_BYTES: usize = 256 << 10;
+const SHARD_TAILS: usize = (SHARD_BYTES - SHARD.len() - 8) / TAIL_BYTES;
+/// As many shards as a million tails need.
+const MAX_SHARDS: u32 = 256;
+/// Objects that a head remembers above the floor. One that it does not is published again after
+/// a crash.
+const MAX_ABOVE: usize = 4_000;
+
+/// What was found where checkpoints are kept.
+#[derive(Clone, Debug)]
+pub enum Saved {
+    /// No checkpoint at all.
+    Nothing,
+    /// Our own, and nobody else has written since.
+    Ours(Box<Cursor>),
+    /// The Go tool has written its position since, or it is the only one.
+    GoTool {
+        /// Our own, older position.
+        cursor: Option<Box<Cursor>>,
+        /// The Go tool's position.
+        value: u64,
+    },
+    /// Ours cannot be read.
+    Corrupt {
+        /// The Go tool's position, where that can be read.
+        value: Option<u64>,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// What to publish where there is no checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// All that exists.
+    #[default]
+    Earliest,
+    /// Only what comes.
+    Latest,
+}
+
+/// Where a term takes up, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Resumed {
+    Checkpoint,
+    FirstStart(Start),
+    GoTool { value: u64, keeps_tails: bool },
+    Corrupt { why: String, value: Option<u64> },
+}
+
+/// A cursor as bytes.
+#[derive(Debug)]
+pub struct Encoded {
+    /// Shards that changed, by number, to be written before the head.
+    pub shards: Vec<(u32, Vec<u8>)>,
+    /// The head.
+    pub head: Vec<u8>,
+    /// What the Go tool reads.
+    pub value: String,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Head {
+    tasks: bool,
+    floor: u64,
+    floor_is_known: bool,
+    above: Vec<(String, u64, String)>,
+    since: Option<Nanos>,
+    newest: Nanos,
+    shards: u32,
+    /// What was written beside, so that another writer is noticed.
+    value: String,
+}
+
+impl Cursor {
+    /// Where a term takes up, given what was saved. `now` bounds a clock that is ahead.
+    #[must_use]
+    pub fn resume(kind: Kind, saved: Saved, start: Start, now: Nanos) -> (Self, Resumed) {
+        let from_value = |value| match kind {
+            Kind::Objects => Self::at(Index(value)),
+            Kind::TaskEvents => {
+                let time = Nanos::try_from(value).unwrap_or(Nanos::MAX).min(now);
+                Self { since: Since::Time(time), newest: time, ..Self::new(kind) }
+            }
+        };
+        match saved {
+            Saved::Ours(cursor) if cursor.kind == kind => (*cursor, Resumed::Checkpoint),
+            Saved::Ours(_) => {
+                let why = "it belongs to a stream of another kind".to_owned();
+                (Self::new(kind), Resumed::Corrupt { why, value: None })
+            }
+            Saved::Nothing => {
+                let since = match start {
+                    Start::Earliest => Since::Floor,
+                    Start::Latest => Since::Now,
+                };
+                (Self { since, ..Self::new(kind) }, Resumed::FirstStart(start))
+            }
+            Saved::GoTool { cursor, value } => match (kind, cursor) {
+                (Kind::TaskEvents, Some(cursor)) if cursor.kind == kind => {
+                    (*cursor, Resumed::GoTool { value, keeps_tails: true })
+                }
+                _ => (from_value(value), Resumed::GoTool { value, keeps_tails: false }),
+            },
+            Saved::Corrupt { value, why } => {
+                let cursor = match (kind, value) {
+                    (Kind::Objects, Some(value)) => from_value(value),
+                    _ => Self::new(kind),
+                };
+                (cursor, Resumed::Corrupt { why, value })
+            }
+        }
+    }
+
+    /// The cursor as bytes: the shards that changed, and the head. More shards are made when one
+    /// would be too large.
+    pub fn encode(&mut self, now: Nanos) -> Encoded {
+        while self.shards < MAX_SHARDS && self.largest_shard() > SHARD_TAILS {
+            // The upper halves go to new shards, to be written first. The lower ones keep what
+            // has moved until they are written again; a reader ignores it.
+            self.shards *= 2;
+            self.dirty = (0..self.shards).collect();
+        }
+        let value = self.value(now).to_string();
+        let shards = self.dirty.iter().rev().map(|it| (*it, self.encode_shard(*it))).collect();
+        Encoded { shards, head: self.encode_head(&value), value }
+    }
+
+    /// All that [`encode`](Self::encode) gave is saved.
+    pub fn saved(&mut self) {
+        self.dirty.clear();
+    }
+
+    fn largest_shard(&self) -> usize {
+        if self.tails.len() <= SHARD_TAILS {
+            return self.tails.len();
+        }
+        let mut counts = vec![0; self.shards as usize];
+        for task in self.tails.keys() {
+            counts[shard(*task, self.shards) as usize] += 1;
+        }
+        counts.into_iter().max().unwrap_or_default()
+    }
+
+    fn encode_head(&self, value: &str) -> Vec<u8> {
+        let mut above: Vec<_> = self.above.iter().map(|(k, (i, h))| (i.0, *k, *h)).collect();
+        above.sort_unstable();
+        let kept = above.len() <= MAX_ABOVE;
+        above.truncate(MAX_ABOVE);
+        let head = Head {
+            tasks: self.kind == Kind::TaskEvents,
+            floor: self.floor.0,
+            floor_is_known: self.floor_is_known && kept,
+            above: above.iter().map(|(i, k, h)| (format!("{k:x}"), *i, format!("{h:x}"))).collect(),
+            since: match self.since {
+                Since::Time(time) => Some(time),
+                // A term that read nothing yet saves nothing yet.
+                Since::Floor | Since::Now => None,
+            },
+            newest: self.newest,
+            shards: self.shards,
+            value: value.to_owned(),
+        };
+        let json = serde_json::to_string(&head).unwrap_or_default();
+        format!("{HEAD} {:016x} {json}\n", xxh3_64(json.as_bytes())).into_bytes()
+    }
+
+    fn encode_shard(&self, number: u32) -> Vec<u8> {
+        let mut tails = Vec::new();
+        for (task, tail) in self.tails.iter().filter(|it| self.shard(*it.0) == number) {
+            tails.extend_from_slice(&task.allocation.to_be_bytes());
+            tails.extend_from_slice(&task.name.to_be_bytes());
+            tails.extend_from_slice(&tail.index.0.to_be_bytes());
+            tails.extend_from_slice(&tail.time.to_be_bytes());
+            tails.extend_from_slice(&tail.kind.to_be_bytes());
+            tails.extend_from_slice(&tail.hash.to_be_bytes());
+        }
+        [SHARD, &xxh3_64(&tails).to_be_bytes(), &tails].concat()
+    }
+}
+
+/// How many shards a head speaks of. Zero where the head cannot be read.
+#[must_use]
+pub fn shard_count(head: &[u8]) -> u32 {
+    parse_head(head).map_or(0, |it| it.shards)
+}
+
+/// Reads what was saved: the head, its shards by number, and the Go tool's value. Shards that are
+/// missing or damaged cost duplicates; their number is returned beside.
+#[must_use]
+pub fn decode(
+    head: Option<&[u8]>,
+    shards: &[Option<Vec<u8>>],
+    value: Option<&[u8]>,
+) -> (Saved, usize) {
+    let text = value.map(|it| String::from_utf8_lossy(it).trim().to_owned());
+    let number = text.as_deref().and_then(|it| it.parse::<u64>().ok());
+    let head = match (head, number) {
+        (Some(head), _) => parse_head(head),
+        (None, Some(value)) => return (Saved::GoTool { cursor: None, value }, 0),
+        (None, None) if text.as_deref().is_some_and(|it| !it.is_empty()) => {
+            Err("the Go tool's value is not a number".to_owned())
+        }
+        (None, None) => return (Saved::Nothing, 0),
+    };
+    let head = match head {
+        Ok(head) => head,
+        Err(why) => return (Saved::Corrupt { value: number, why }, 0),
+    };
+    let written = head.value.clone();
+    let (cursor, damaged) = restore(head, shards);
+    let cursor = Box::new(cursor);
+    let saved = match number {
+        Some(value) if value.to_string() != written => {
+            Saved::GoTool { cursor: Some(cursor), value }
+        }
+        _ => Saved::Ours(cursor),
+    };
+    (saved, damaged)
+}
+
+fn parse_head(bytes: &[u8]) -> Result<Head, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
+    let mut parts = text.trim_end().splitn(3, ' ');
+    let (name, sum, json) = (parts.next(), parts.next(), parts.next());
+    if name != Some(HEAD) {
+        let name: String = name.unwrap_or_default().chars().take(40).collect();
+        return Err(format!("its format is `{name}`, and this version reads `{HEAD}`"));
+    }
+    let json = json.ok_or("it is cut short")?;
+    if sum != Some(&format!("{:016x}", xxh3_64(json.as_bytes()))) {
+        return Err("its checksum is wrong".to_owned());
+    }
+    let head: Head = serde_json::from_str(json).map_err(|err| format!("it is not valid: {err}"))?;
+    if !head.shards.is_power_of_two() || head.shards > MAX_SHARDS {
+        return Err(format!("it has {} shards", head.shards));
+    }
+    Ok(head)
+}
+
+fn restore(head: Head, shards: &[Option<Vec<u8>>]) -> (Cursor, usize) {
+    let kind = if head.tasks { Kind::TaskEvents } else { Kind::Objects };
+    let mut cursor = Cursor {
+        floor: Index(head.floor),
+        floor_is_known: head.floor_is_known,
+        since: head.since.map_or(Since::Floor, Since::Time),
+        shards: head.shards,
+        ..Cursor::new(kind)
+    };
+    for (key, index, hash) in head.above {
+        if let (Ok(key), Ok(hash)) = (u64::from_str_radix(&key, 16), u64::from_str_radix(&hash, 16))
+        {
+            cursor.above.insert(key, (Index(index), hash));
+        }
+    }
+    let mut damaged = 0;
+    for (number, bytes) in (0..).zip(shards) {
+        // A shard without tails may never have been written.
+        let Some(bytes) = bytes else { continue };
+        match decode_shard(bytes) {
+            Some(tails) => {
+                for (task, tail) in tails.filter(|it| shard(it.0, head.shards) == number) {
+                    cursor.apply(Mark::Task(task, tail));
+                }
+            }
+            None => damaged += 1,
+        }
+    }
+    cursor.newest = head.newest;
+    cursor.dirty.clear();
+    (cursor, damaged)
+}
+
+fn decode_shard(bytes: &[u8]) -> Option<impl Iterator<Item = (Task, Tail)> + '_> {
+    let (sum, tails) = bytes.strip_prefix(SHARD)?.split_first_chunk::<8>()?;
+    if u64::from_be_bytes(*sum) != xxh3_64(tails) || tails.len() % TAIL_BYTES != 0 {
+        return None;
+    }
+    Some(tails.chunks_exact(TAIL_BYTES).filter_map(|it| {
+        let (allocation, it) = it.split_first_chunk::<16>()?;
+        let (name, it) = it.split_first_chunk::<8>()?;
+        let (index, it) = it.split_first_chunk::<8>()?;
+        let (time, it) = it.split_first_chunk::<8>()?;
+        let (kind, it) = it.split_first_chunk::<4>()?;
+        let (hash, _) = it.split_first_chunk::<8>()?;
+        let task = Task {
+            allocation: u128::from_be_bytes(*allocation),
+            name: u64::from_be_bytes(*name),
+        };
+        let tail = Tail {
+            index: Index(u64::from_be_bytes(*index)),
+            time: Nanos::from_be_bytes(*time),
+            kind: u32::from_be_bytes(*kind),
+            hash: u64::from_be_bytes(*hash),
+        };
+        Some((task, tail))
+    }))
+}
+
+#[cfg(test)]
+#[path = "saved_tests.rs"]
+mod tests;

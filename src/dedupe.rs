@@ -1,0 +1,292 @@
+//! A list shows the same change again and again; it is published once. Pure: given what was read
+//! so far, is this new?
+
+use std::collections::HashMap;
+
+use crate::cursor::{Cursor, Index, Mark, Move, Nanos, Since, Tail, Task};
+
+/// Nomad keeps this many events of a task and drops the oldest.
+pub const EVENTS_KEPT: usize = 10;
+
+/// What has been read, and so need not be read again. It is ahead of what is durable.
+#[derive(Debug)]
+pub struct Seen {
+    cursor: Cursor,
+    /// The last index of every object in the lists of this term, so that one that goes back is
+    /// noticed.
+    listed: HashMap<u64, Index>,
+}
+
+/// Whether a state of an object is to be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was, or it is older than what was.
+    Old,
+    /// It was not. The hash is that of the state.
+    New {
+        /// See [`Mark::Object`].
+        hash: u64,
+    },
+    /// The object is older than it was in an earlier list: a sign that Nomad was set back.
+    Reverted,
+}
+
+/// One task event, as far as telling events apart needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seal {
+    /// Its `Time`.
+    pub time: Nanos,
+    /// A hash of its `Type`.
+    pub kind: u32,
+    /// A hash of the whole event.
+    pub hash: u64,
+}
+
+/// Which of a task's events are new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewEvents {
+    /// Position of the first new one; the number of events where there is none.
+    pub from: usize,
+    /// Whether Nomad has dropped events before they could be read.
+    pub gap: bool,
+    /// Whether the position of the last event is worth keeping although nothing is published.
+    pub silent: bool,
+}
+
+impl Seen {
+    /// Starts from what is durable.
+    #[must_use]
+    pub fn new(cursor: Cursor) -> Self {
+        Self { cursor, listed: HashMap::new() }
+    }
+
+    /// Every change up to here has been read.
+    #[must_use]
+    pub fn floor(&self) -> Index {
+        self.cursor.floor()
+    }
+
+    /// What is to be done with that of which nothing is remembered.
+    #[must_use]
+    pub fn since(&self) -> Since {
+        self.cursor.since()
+    }
+
+    /// Whether an object with this index can hold nothing new, so that it need not be decoded.
+    #[must_use]
+    pub fn is_below_floor(&self, index: Index) -> bool {
+        index < self.cursor.floor()
+    }
+
+    /// Whether a state of an object is new. `hash` is of the state without the fields that change
+    /// without an index.
+    pub fn object(&self, key: u64, index: Index, hash: impl FnOnce() -> u64) -> Verdict {
+        if self.listed.get(&key).is_some_and(|listed| index < *listed) {
+            return Verdict::Reverted;
+        }
+        let floor = self.cursor.floor();
+        if index < floor || self.cursor.since() == Since::Now {
+            return Verdict::Old;
+        }
+        match self.cursor.object(key) {
+            Some((last, _)) if index < last => Verdict::Old,
+            // Nomad may commit twice at one index, and a list may fall between the two.
+            Some((last, known)) if index == last => match hash() {
+                hash if hash == known => Verdict::Old,
+                hash => Verdict::New { hash },
+            },
+            Some(_) => Verdict::New { hash: hash() },
+            None if index == floor && !self.cursor.floor_is_known() => Verdict::Old,
+            None => Verdict::New { hash: hash() },
+        }
+    }
+
+    /// Whether a state differs from the last list after Nomad was set back.
+    pub fn object_after_regression(
+        &self,
+        key: u64,
+        index: Index,
+        hash: impl FnOnce() -> u64,
+    ) -> Verdict {
+        match self.listed.get(&key) {
+            Some(listed) if *listed == index => Verdict::Old,
+            _ => Verdict::New { hash: hash() },
+        }
+    }
+
+    /// Which events of a task are new, where the allocation has this index.
+    #[must_use]
+    pub fn events(&self, task: Task, index: Index, events: &[Seal]) -> NewEvents {
+        let none = NewEvents { from: events.len(), gap: false, silent: false };
+        let all = NewEvents { from: 0, gap: false, silent: false };
+        let Some(tail) = self.cursor.tail(task) else {
+            let floor = self.cursor.floor();
+            let above = index > floor || (index == floor && self.cursor.floor_is_known());
+            return match self.cursor.since() {
+                Since::Now => NewEvents { silent: true, ..none },
+                Since::Time(time) => {
+                    let from = events.iter().position(|it| it.time > time);
+                    let from = from.unwrap_or(events.len());
+                    NewEvents { from, silent: from == events.len(), ..none }
+                }
+                Since::Floor if above => all,
+                Since::Floor => NewEvents { silent: true, ..none },
+            };
+        };
+        if index < tail.index {
+            return none;
+        }
+        let same = |it: &Seal| (it.time, it.kind) == (tail.time, tail.kind);
+        // A server of another version may show the same event with more fields or another text:
+        // then the first that has its time and type is taken for it, lest a later one be lost.
+        let found = events.iter().rposition(|it| same(it) && it.hash == tail.hash);
+        match found.or_else(|| events.iter().position(same)) {
+            Some(at) => NewEvents { from: at + 1, ..none },
+            None => NewEvents { gap: true, ..all },
+        }
+    }
+
+    /// An object is in a list that is not an old one.
+    pub fn list(&mut self, key: u64, index: Index) {
+        self.listed.insert(key, index);
+    }
+
+    /// These are all objects there are; others are forgotten.
+    pub fn relist(&mut self, listed: impl Iterator<Item = (u64, Index)>) {
+        self.listed = listed.collect();
+    }
+
+    /// A change has been read.
+    pub fn note(&mut self, mark: Mark) {
+        self.cursor.apply(mark);
+    }
+
+    /// The floor moves.
+    pub fn go(&mut self, to: &Move) {
+        self.cursor.go(to);
+    }
+}
+
+impl Seal {
+    /// The tail that this event becomes once it is published.
+    #[must_use]
+    pub fn tail(self, index: Index) -> Tail {
+        let Self { time, kind, hash } = self;
+        Tail { index, time, kind, hash }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cursor::Kind;
+
+    fn seal(time: Nanos) -> Seal {
+        Seal { time, kind: 1, hash: time as u64 }
+    }
+
+    fn seals(times: &[Nanos]) -> Vec<Seal> {
+        times.iter().map(|it| seal(*it)).collect()
+    }
+
+    fn at(floor: u64) -> Seen {
+        let mut cursor = Cursor::new(Kind::Objects);
+        cursor.reach(Index(floor));
+        Seen::new(cursor)
+    }
+
+    fn task() -> Task {
+        Task::new("a", "t")
+    }
+
+    fn after(times: &[Nanos], index: u64) -> Seen {
+        let mut seen = Seen::new(Cursor::new(Kind::TaskEvents));
+        for time in times {
+            seen.note(Mark::Task(task(), seal(*time).tail(Index(index))));
+        }
+        seen.go(&Move::Reach(Index(index)));
+        seen
+    }
+
+    fn new(seen: &Seen, index: u64, times: &[Nanos]) -> (usize, bool) {
+        let NewEvents { from, gap, .. } = seen.events(task(), Index(index), &seals(times));
+        (from, gap)
+    }
+
+    #[test]
+    fn an_object_is_new_above_the_floor_and_once() {
+        let mut seen = at(10);
+        assert_eq!(seen.object(1, Index(9), || 7), Verdict::Old);
+        assert_eq!(seen.object(1, Index(11), || 7), Verdict::New { hash: 7 });
+        seen.note(Mark::Object { key: 1, index: Index(11), hash: 7 });
+        assert_eq!(seen.object(1, Index(11), || 7), Verdict::Old);
+        assert_eq!(seen.object(1, Index(12), || 7), Verdict::New { hash: 7 });
+    }
+
+    #[test]
+    fn a_second_commit_at_the_floor_is_new() {
+        let mut seen = at(10);
+        seen.note(Mark::Object { key: 1, index: Index(11), hash: 7 });
+        seen.go(&Move::Reach(Index(11)));
+        assert_eq!(seen.object(1, Index(11), || 7), Verdict::Old);
+        assert_eq!(seen.object(1, Index(11), || 8), Verdict::New { hash: 8 });
+        assert_eq!(seen.object(2, Index(11), || 1), Verdict::New { hash: 1 });
+    }
+
+    #[test]
+    fn a_floor_of_which_only_the_number_is_known_repeats_nothing() {
+        let seen = Seen::new(Cursor::at(Index(11)));
+        assert_eq!(seen.object(2, Index(11), || 1), Verdict::Old);
+        assert_eq!(seen.object(2, Index(12), || 1), Verdict::New { hash: 1 });
+    }
+
+    #[test]
+    fn an_object_that_goes_back_is_noticed_although_it_is_below_the_floor() {
+        let mut seen = at(10);
+        seen.list(1, Index(9));
+        assert_eq!(seen.object(1, Index(4), || 7), Verdict::Reverted);
+    }
+
+    #[test]
+    fn after_a_regression_what_differs_from_the_last_list_is_new() {
+        let mut seen = at(10);
+        seen.list(1, Index(9));
+        seen.list(2, Index(3));
+        seen.go(&Move::Lower(Index(3)));
+        assert_eq!(seen.object_after_regression(1, Index(4), || 7), Verdict::New { hash: 7 });
+        assert_eq!(seen.object_after_regression(2, Index(3), || 7), Verdict::Old);
+    }
+
+    #[test]
+    fn new_events_are_those_after_the_tail_whatever_their_time() {
+        let seen = after(&[100, 200], 5);
+        assert_eq!(new(&seen, 6, &[100, 200, 150, 300]), (2, false));
+        assert_eq!(new(&seen, 5, &[100, 200]), (2, false));
+    }
+
+    #[test]
+    fn an_older_state_of_the_allocation_is_ignored() {
+        assert_eq!(new(&after(&[100, 200], 5), 4, &[100]), (1, false));
+    }
+
+    #[test]
+    fn a_tail_that_nomad_has_dropped_is_a_gap_and_all_that_is_left_is_published() {
+        assert_eq!(new(&after(&[100], 5), 6, &[300, 400]), (0, true));
+    }
+
+    #[test]
+    fn an_event_that_a_newer_server_shows_with_more_fields_is_the_same_event() {
+        let seen = after(&[100, 200], 5);
+        let mut events = seals(&[100, 200, 300]);
+        events.iter_mut().for_each(|it| it.hash += 1);
+        assert_eq!(seen.events(task(), Index(6), &events).from, 2);
+    }
+
+    #[test]
+    fn an_allocation_without_a_tail_is_new_above_the_floor_only() {
+        let mut seen = Seen::new(Cursor::new(Kind::TaskEvents));
+        seen.go(&Move::Lower(Index(5)));
+        assert_eq!(new(&seen, 6, &[1, 2]), (0, false));
+        assert_eq!(new(&seen, 5, &[1, 2]), (2, false));
+    }
+}
