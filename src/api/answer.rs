@@ -1,0 +1,200 @@
+//! What becomes of a request that fails: one kind of error for both servers, which says what was
+//! being done, to what, and what the operator can do.
+
+use std::{future::Future, time::Duration};
+
+use futures::TryStreamExt;
+use progenitor_client::{ByteStream, Error, ResponseValue};
+use tokio::time::timeout;
+
+use crate::error::BoxError;
+
+/// So much of the text of a refusal is read, and so much of it is shown.
+const MAX_TEXT_READ: usize = 64 << 10;
+const MAX_TEXT_SHOWN: usize = 200;
+const TEXT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Result of a request.
+pub type Result<T> = std::result::Result<T, ApiError>;
+
+/// A request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// There was no answer.
+    #[error("cannot {doing}: {server} does not answer; check {variable} and that it is running")]
+    Unreachable {
+        /// What was being done.
+        doing: String,
+        /// The server and its address.
+        server: String,
+        /// The variable that holds the address.
+        variable: &'static str,
+        /// Why.
+        #[source]
+        source: BoxError,
+    },
+    /// The answer is a refusal.
+    #[error("cannot {doing}: {server} answered {status} `{text}`{}", hint(*.status))]
+    Refused {
+        /// What was being done.
+        doing: String,
+        /// The server and its address.
+        server: String,
+        /// The status code.
+        status: u16,
+        /// The beginning of the text.
+        text: String,
+    },
+    /// The answer is none that the server gives.
+    #[error("cannot {doing}: {server} answered {what}; is it what the address should lead to?")]
+    Unexpected {
+        /// What was being done.
+        doing: String,
+        /// The server and its address.
+        server: String,
+        /// What is wrong with the answer.
+        what: String,
+    },
+}
+
+/// What an operator can do about a status.
+fn hint(status: u16) -> &'static str {
+    match status {
+        301 | 302 | 303 | 307 | 308 => {
+            "; redirects are not followed, since they would carry the token elsewhere: set the \
+             address that it leads to"
+        }
+        401 | 403 => "; check the token and the policies it has",
+        429 => "; it is asked too often or has too many connections: raise its limits",
+        500..=599 => "; see its own log",
+        _ => "",
+    }
+}
+
+impl ApiError {
+    /// The status, where there was an answer.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            Self::Unreachable { .. } | Self::Unexpected { .. } => None,
+        }
+    }
+
+    /// Whether the token lacks a permission.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        self.status() == Some(403)
+    }
+
+    /// Whether what was asked for does not exist.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.status() == Some(404)
+    }
+}
+
+/// A server, as errors name it.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    /// `Nomad` or `Consul`, and the address without user info.
+    pub(super) name: String,
+    /// The variable that holds the address.
+    pub(super) variable: &'static str,
+}
+
+impl Server {
+    /// Sends a request, which is to be answered within `limit`.
+    pub(super) async fn ask<T>(
+        &self,
+        doing: impl Into<String>,
+        limit: Duration,
+        request: impl Future<Output = std::result::Result<ResponseValue<T>, Error<ByteStream>>>,
+    ) -> Result<ResponseValue<T>> {
+        match timeout(limit, request).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(err)) => Err(self.explain(doing.into(), err).await),
+            Err(_) => Err(self.silent(doing.into(), limit)),
+        }
+    }
+
+    pub(super) fn silent(&self, doing: String, limit: Duration) -> ApiError {
+        let what = format!("there was no answer within {} s", limit.as_secs());
+        self.unreachable(doing, what)
+    }
+
+    pub(super) fn unreachable(&self, doing: String, source: impl Into<BoxError>) -> ApiError {
+        let (server, variable) = (self.name.clone(), self.variable);
+        ApiError::Unreachable { doing, server, variable, source: source.into() }
+    }
+
+    pub(super) fn unexpected(&self, doing: impl Into<String>, what: String) -> ApiError {
+        ApiError::Unexpected { doing: doing.into(), server: self.name.clone(), what }
+    }
+
+    pub(super) async fn explain(&self, doing: String, err: Error<ByteStream>) -> ApiError {
+        match err {
+            Error::ErrorResponse(answer) => {
+                let status = answer.status().as_u16();
+                self.refused(doing, status, answer.into_inner_stream()).await
+            }
+            Error::UnexpectedResponse(answer) => {
+                let status = answer.status().as_u16();
+                let to = answer.headers().get("location").and_then(|it| it.to_str().ok());
+                match to {
+                    Some(to) => {
+                        let text = format!("see {}", shown(to.as_bytes()));
+                        ApiError::Refused { doing, server: self.name.clone(), status, text }
+                    }
+                    None => self.refused(doing, status, answer.bytes_stream()).await,
+                }
+            }
+            Error::InvalidResponsePayload(body, err) => {
+                self.unexpected(doing, format!("what is not JSON of the kind ({err}): `{}`", shown(&body)))
+            }
+            Error::CommunicationError(err) | Error::ResponseBodyError(err) | Error::InvalidUpgrade(err) => {
+                // The address is in our own text already.
+                self.unreachable(doing, err.without_url())
+            }
+            Error::InvalidRequest(what) | Error::Custom(what) => self.unexpected(doing, what),
+        }
+    }
+
+    async fn refused(
+        &self,
+        doing: String,
+        status: u16,
+        body: impl futures::Stream<Item = reqwest::Result<bytes::Bytes>>,
+    ) -> ApiError {
+        let text = String::from_utf8_lossy(&drain(body).await).trim().to_owned();
+        ApiError::Refused { doing, server: self.name.clone(), status, text: shown(text.as_bytes()) }
+    }
+}
+
+/// The beginning of a body, however it ends.
+pub(super) async fn drain(
+    body: impl futures::Stream<Item = reqwest::Result<bytes::Bytes>>,
+) -> Vec<u8> {
+    let mut text = Vec::new();
+    let read = async {
+        let mut body = std::pin::pin!(body);
+        while let Ok(Some(chunk)) = body.try_next().await {
+            text.extend_from_slice(&chunk);
+            if text.len() > MAX_TEXT_READ {
+                break;
+            }
+        }
+    };
+    let _ = timeout(TEXT_LIMIT, read).await;
+    text
+}
+
+/// The beginning of a text, on one line.
+fn shown(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let mut shown: String = text.chars().take(MAX_TEXT_SHOWN).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown.escape_debug().to_string()
+}

@@ -1,0 +1,214 @@
+//! Nomad, as the streams see it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use progenitor_client::{ByteStream, ResponseValue};
+use tokio::time::timeout;
+
+use super::{
+    REQUEST_LIMIT, State,
+    answer::{ApiError, Result, Server},
+    connect::Endpoint,
+    nomad,
+};
+use crate::cursor::Index;
+
+/// An object read by id that stops arriving for so long is given up.
+const BODY_LIMIT: Duration = Duration::from_secs(60);
+/// A larger object is taken for something else.
+const MAX_OBJECT_BYTES: usize = 16 << 20;
+
+/// A list query.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// Answer once the list is past this index, or when `wait` is over; at once where unset.
+    pub past: Option<Index>,
+    /// The longest wait. The server adds up to a sixteenth.
+    pub wait: Duration,
+    /// Whether any server may answer, from a state that may lag behind the leader's.
+    pub stale: bool,
+    /// A namespace, or `*`.
+    pub namespace: String,
+    /// Only objects whose id begins so.
+    pub prefix: Option<String>,
+}
+
+/// A list, as it arrives.
+pub struct Page {
+    /// `X-Nomad-Index`: the index of the last write to the table.
+    pub index: Index,
+    /// `X-Nomad-KnownLeader`: whether the server that answered knows a leader.
+    pub known_leader: bool,
+    /// The list.
+    pub body: ByteStream,
+}
+
+/// A handle to Nomad. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Nomad {
+    client: nomad::Client,
+    server: Server,
+    region: Option<String>,
+}
+
+/// The five lists have the same parameters.
+macro_rules! lists {
+    ($($(#[doc = $about:literal])+ $name:ident, $doing:literal;)+) => {
+        impl Nomad {$(
+            $(#[doc = $about])+
+            pub async fn $name(&self, query: &Query) -> Result<Page> {
+                let mut request = self.client.$name().namespace(&query.namespace);
+                if let Some(Index(past)) = query.past {
+                    request = request.index(past).wait(format!("{}ms", query.wait.as_millis()));
+                }
+                if query.stale {
+                    request = request.stale(true);
+                }
+                if let Some(region) = &self.region {
+                    request = request.region(region);
+                }
+                if let Some(prefix) = &query.prefix {
+                    request = request.prefix(prefix);
+                }
+                let answer = self.server.ask($doing, query.limit(), request.send()).await?;
+                self.page($doing, answer)
+            }
+        )+}
+    };
+}
+
+lists! {
+    /// Lists the allocations, with the states of their tasks.
+    list_allocations, "list allocations";
+    /// Lists the nodes in short form.
+    list_nodes, "list nodes";
+    /// Lists the evaluations.
+    list_evaluations, "list evaluations";
+    /// Lists the jobs in short form.
+    list_jobs, "list jobs";
+    /// Lists the deployments.
+    list_deployments, "list deployments";
+}
+
+impl Query {
+    /// When to give up: the server may hold the query for the wait and a sixteenth of it.
+    fn limit(&self) -> Duration {
+        let wait = if self.past.is_some() { self.wait } else { Duration::ZERO };
+        wait + wait / 16 + REQUEST_LIMIT
+    }
+}
+
+impl Nomad {
+    /// Nomad at an endpoint; in a region other than the agent's own where one is given.
+    #[must_use]
+    pub fn new(endpoint: Endpoint, region: Option<String>) -> Self {
+        let server =
+            Server { name: format!("Nomad at {}", endpoint.shown), variable: "NOMAD_ADDR" };
+        let state = State::network(&endpoint);
+        let client = nomad::Client::new_with_client(&endpoint.base, endpoint.client, state);
+        Self { client, server, region }
+    }
+
+    /// A stand-in in this process.
+    #[cfg(feature = "demo")]
+    #[must_use]
+    pub fn stand_in(router: axum::Router, client: reqwest::Client) -> Self {
+        let client =
+            nomad::Client::new_with_client("http://nomad.test", client, State::router(router));
+        let server = Server { name: "the stand-in Nomad".into(), variable: "NOMAD_ADDR" };
+        Self { client, server, region: None }
+    }
+
+    /// The server, as errors name it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.server.name
+    }
+
+    /// Reads a node; `None` where there is none. `fresh` asks the leader.
+    pub async fn node(&self, id: &str, fresh: bool) -> Result<Option<Bytes>> {
+        let mut request = self.client.get_node().node_id(id);
+        if !fresh {
+            request = request.stale(true);
+        }
+        if let Some(region) = &self.region {
+            request = request.region(region);
+        }
+        let doing = format!("read node {id}");
+        self.object(&doing, self.server.ask(&doing, REQUEST_LIMIT, request.send()).await).await
+    }
+
+    /// Reads a job; `None` where there is none. `fresh` asks the leader.
+    pub async fn job(&self, id: &str, namespace: &str, fresh: bool) -> Result<Option<Bytes>> {
+        let mut request = self.client.get_job().job_id(id);
+        if !namespace.is_empty() {
+            request = request.namespace(namespace);
+        }
+        if !fresh {
+            request = request.stale(true);
+        }
+        if let Some(region) = &self.region {
+            request = request.region(region);
+        }
+        let doing = format!("read job {id} of namespace {namespace}");
+        self.object(&doing, self.server.ask(&doing, REQUEST_LIMIT, request.send()).await).await
+    }
+
+    /// Names of the namespaces that the token may see.
+    pub async fn namespaces(&self) -> Result<Vec<String>> {
+        let mut request = self.client.list_namespaces();
+        if let Some(region) = &self.region {
+            request = request.region(region);
+        }
+        let answer = self.server.ask("list namespaces", REQUEST_LIMIT, request.send()).await?;
+        Ok(answer.into_inner().into_iter().map(|it| it.name).collect())
+    }
+
+    /// The error for a body that broke off.
+    #[must_use]
+    pub fn body_failed(&self, doing: &str, err: reqwest::Error) -> ApiError {
+        self.server.unreachable(format!("read the list of {doing} to its end"), err.without_url())
+    }
+
+    fn page(&self, doing: &str, answer: ResponseValue<ByteStream>) -> Result<Page> {
+        let header = |name: &str| answer.headers().get(name).and_then(|it| it.to_str().ok());
+        let index = header("X-Nomad-Index");
+        let Some(Ok(index)) = index.map(str::parse) else {
+            let what = match index {
+                Some(text) => format!("X-Nomad-Index `{}`", text.escape_debug()),
+                None => "no X-Nomad-Index".to_owned(),
+            };
+            return Err(self.server.unexpected(doing, what));
+        };
+        let known_leader = header("X-Nomad-KnownLeader") != Some("false");
+        Ok(Page { index: Index(index), known_leader, body: answer.into_inner() })
+    }
+
+    async fn object(
+        &self,
+        doing: &str,
+        answer: Result<ResponseValue<ByteStream>>,
+    ) -> Result<Option<Bytes>> {
+        let mut chunks = match answer {
+            Ok(answer) => answer.into_inner_stream(),
+            Err(err) if err.is_not_found() => return Ok(None),
+            Err(err) => return Err(err),
+        };
+        let mut body = Vec::new();
+        loop {
+            let chunk = timeout(BODY_LIMIT, chunks.try_next()).await.map_err(|_| {
+                self.server.unreachable(doing.to_owned(), "the answer stopped arriving")
+            })?;
+            let chunk = chunk
+                .map_err(|err| self.server.unreachable(doing.to_owned(), err.without_url()))?;
+            let Some(chunk) = chunk else { return Ok(Some(Bytes::from(body))) };
+            body.extend_from_slice(&chunk);
+            if body.len() > MAX_OBJECT_BYTES {
+                let what = format!("more than {MAX_OBJECT_BYTES} bytes");
+                return Err(self.server.unexpected(doing, what));
+            }
+        }
+    }
+}
