@@ -1,0 +1,401 @@
+//! What is watched: one line per stream. To add a stream, add a line here and a file in `bin/`.
+
+use std::{borrow::Cow, fmt::Debug, future::Future, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::{
+    api::{self, Nomad, Page, Query, nomad::types},
+    cursor::{Index, Kind, Mark, Nanos},
+    dedupe::{Seen, Verdict},
+    record::{Meta, Record, json},
+};
+
+mod allocations;
+mod schema;
+
+pub use allocations::TaskUpdate;
+use allocations::task_events;
+
+/// One kind of Nomad object, and how its list becomes what is published.
+pub trait Resource: Debug + Send + Sync + 'static {
+    /// Names the stream, its binary and its metric label.
+    const NAME: &'static str;
+    /// Names the Consul keys, as the Go tool does.
+    const LOCK: &'static str;
+    /// One line for humans.
+    const ABOUT: &'static str;
+    /// The type that a record has in its metadata.
+    const TYPE: &'static str;
+    /// What its position is made of.
+    const KIND: Kind;
+    /// Top-level members that Nomad changes without an index: they make no change of their own.
+    const VOLATILE: &'static [&'static str];
+    /// Whether its list takes `namespace=*` as a name before Nomad 1.2.4, and so answers nothing.
+    const OLD_WILDCARD: bool;
+
+    /// Waits for the list to change.
+    fn list(nomad: &Nomad, query: &Query) -> impl Future<Output = api::Result<Page>> + Send;
+
+    /// What one element of the list shows that is new. Pure.
+    fn changes(element: &[u8], seen: &Seen, mode: Mode) -> Result<Found, BadElement>;
+
+    /// Reads what is to be published of a change, where the list does not have it; `None` where
+    /// the object is gone by now.
+    fn payload(
+        nomad: &Nomad,
+        change: &Change,
+        fresh: bool,
+    ) -> impl Future<Output = api::Result<Option<Bytes>>> + Send;
+
+    /// The JSON Schema of what is published.
+    fn schema() -> schemars::Schema;
+}
+
+/// Something to do with a stream that is known only by its name.
+pub trait Work {
+    /// What comes of it.
+    type Output;
+
+    /// Does it.
+    fn on<R: Resource>(self) -> Self::Output;
+}
+
+/// How a list is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// What is new since the last one counts.
+    Usual,
+    /// Nomad was set back: what differs from the last one counts.
+    Regressed,
+}
+
+/// One change, on its way to be a record.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Its index, as the list shows it.
+    pub index: Index,
+    /// The object, or the allocation.
+    pub id: String,
+    /// The namespace of the object; empty for nodes.
+    pub namespace: Arc<str>,
+    /// What becomes durable with it.
+    pub mark: Mark,
+    /// The payload, where the list has it.
+    pub body: Option<Bytes>,
+    /// What tells a task event from the others of its allocation.
+    pub event: Option<Event>,
+    /// When it happened, where Nomad says so.
+    pub time: Option<Nanos>,
+}
+
+/// A task event's own identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The task.
+    pub task: String,
+    /// `Time/Type/hash` of the event, as its record's id has them.
+    pub identity: String,
+}
+
+/// What one element of a list shows.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The object, so that those no longer listed are forgotten: a hash of its name, or the number
+    /// of the allocation.
+    pub object: u128,
+    /// Its index.
+    pub index: Index,
+    /// What is new, oldest first.
+    pub changes: Vec<Change>,
+    /// Positions that move although nothing is published.
+    pub silent: Vec<Mark>,
+    /// Tasks of which Nomad dropped events before they could be read.
+    pub gaps: Vec<Gap>,
+    /// Whether the object went back.
+    pub reverted: bool,
+}
+
+/// Task events that Nomad no longer had when they could be read: they are lost, and this says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The allocation.
+    pub allocation: String,
+    /// The task.
+    pub task: String,
+}
+
+/// An element of a list that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{object} cannot be read: {why}")]
+pub struct BadElement {
+    /// Its id where that can be read, else a word for it.
+    pub object: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// Declares the streams: a type per stream, and [`ALL`] of them for the command line, the schemas
+/// and the tests.
+macro_rules! streams {
+    ($(
+        #[doc = $about:literal]
+        $Stream:ident($name:literal, $lock:literal, $kind:ident, $type:literal):
+            $list:path, $changes:path, $payload:path => $Payload:ty,
+            volatile $volatile:expr, old_wildcard $old_wildcard:literal;
+    )+) => {
+        $(
+            #[doc = $about]
+            #[derive(Clone, Copy, Debug)]
+            pub struct $Stream;
+
+            impl Resource for $Stream {
+                const NAME: &'static str = $name;
+                const LOCK: &'static str = $lock;
+                const ABOUT: &'static str = $about.trim_ascii();
+                const TYPE: &'static str = $type;
+                const KIND: Kind = Kind::$kind;
+                const VOLATILE: &'static [&'static str] = &$volatile;
+                const OLD_WILDCARD: bool = $old_wildcard;
+
+                async fn list(nomad: &Nomad, query: &Query) -> api::Result<Page> {
+                    $list(nomad, query).await
+                }
+
+                fn changes(element: &[u8], seen: &Seen, mode: Mode) -> Result<Found, BadElement> {
+                    $changes(element, seen, mode, Self::VOLATILE)
+                }
+
+                async fn payload(
+                    nomad: &Nomad,
+                    change: &Change,
+                    fresh: bool,
+                ) -> api::Result<Option<Bytes>> {
+                    $payload(nomad, change, fresh).await
+                }
+
+                fn schema() -> schemars::Schema {
+                    schema::of::<$Payload>($name, Self::ABOUT)
+                }
+            }
+        )+
+
+        /// Every stream: its name, what it publishes, and the JSON Schema of that.
+        pub const ALL: &[(&str, &str, fn() -> schemars::Schema)] =
+            &[$(($name, <$Stream as Resource>::ABOUT, <$Stream as Resource>::schema)),+];
+
+        /// Does `work` with the stream of that name; `None` where there is none.
+        pub fn with_stream<W: Work>(name: &str, work: W) -> Option<W::Output> {
+            match name {
+                $($name => Some(work.on::<$Stream>()),)+
+                _ => None,
+            }
+        }
+    };
+}
+
+// The list, what it shows, and what is published.
+streams! {
+    /// Every new task event of every allocation.
+    Allocations("allocations", "allocations", TaskEvents, "nomad.allocation.task-event"):
+        Nomad::list_allocations, task_events, whole => TaskUpdate,
+        volatile [], old_wildcard false;
+
+    /// Every node, whenever it changes.
+    Nodes("nodes", "nodes", Objects, "nomad.node.changed"):
+        Nomad::list_nodes, stub, node => types::Node,
+        volatile ["Events", "LastAllocUpdateIndex", "LastMissedHeartbeatIndex"], old_wildcard false;
+
+    /// Every evaluation, whenever it changes.
+    Evaluations("evaluations", "evaluations", Objects, "nomad.evaluation.changed"):
+        Nomad::list_evaluations, full, whole => types::Evaluation,
+        volatile [], old_wildcard true;
+
+    /// Every job, whenever it changes.
+    Jobs("jobs", "jobs", Objects, "nomad.job.changed"):
+        Nomad::list_jobs, stub, job => types::Job,
+        volatile ["JobSummary"], old_wildcard false;
+
+    /// The short form of every job, whenever the job changes.
+    JobListStubs("jobliststubs", "jobliststub", Objects, "nomad.job-list-stub.changed"):
+        Nomad::list_jobs, full, whole => types::JobListStub,
+        volatile ["JobSummary"], old_wildcard false;
+
+    /// Every deployment, whenever it changes.
+    Deployments("deployments", "deployments", Objects, "nomad.deployment.changed"):
+        Nomad::list_deployments, full, whole => types::Deployment,
+        volatile [], old_wildcard true;
+}
+
+/// All that is decoded of an object: everything else passes through as Nomad sent it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Envelope<'a> {
+    #[serde(rename = "ID", borrow)]
+    pub(crate) id: Cow<'a, str>,
+    #[serde(default)]
+    namespace: Option<String>,
+    pub(crate) modify_index: u64,
+    /// Of evaluations, and of deployments since 1.9.2; in nanoseconds.
+    #[serde(default)]
+    modify_time: Option<Nanos>,
+    #[serde(default)]
+    job_summary: Option<Summary>,
+}
+
+/// A job stub of Nomad 1.0 has its namespace here only.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Summary {
+    #[serde(default)]
+    namespace: Option<String>,
+}
+
+impl<'a> Envelope<'a> {
+    /// Reads the envelope of an object; the whole text is checked to be JSON in UTF-8.
+    pub(crate) fn read(object: &'a [u8]) -> Result<Self, BadElement> {
+        let bad = |object: &str, why: String| BadElement { object: object.to_owned(), why };
+        let unknown = "an element of the list";
+        if object.first() != Some(&b'{') {
+            return Err(bad(unknown, "it is not an object".to_owned()));
+        }
+        let text = std::str::from_utf8(object)
+            .map_err(|err| bad(unknown, format!("it is not UTF-8: {err}")))?;
+        let envelope: Self = serde_json::from_str(text).map_err(|err| {
+            let mut id = None;
+            json::members(object, |key, value| {
+                if key == b"ID" {
+                    id = Some(String::from_utf8_lossy(value).chars().take(64).collect::<String>());
+                }
+            });
+            bad(id.as_deref().unwrap_or(unknown), err.to_string())
+        })?;
+        if envelope.id.is_empty() {
+            return Err(bad(unknown, "its ID is empty".to_owned()));
+        }
+        Ok(envelope)
+    }
+
+    fn namespace(&self) -> &str {
+        let own = self.namespace.as_deref().filter(|it| !it.is_empty());
+        let summary = || self.job_summary.as_ref()?.namespace.as_deref();
+        own.or_else(summary).unwrap_or_default()
+    }
+}
+
+/// The list has the whole object.
+fn full(element: &[u8], seen: &Seen, mode: Mode, except: &[&str]) -> Result<Found, BadElement> {
+    let mut found = stub(element, seen, mode, except)?;
+    for change in &mut found.changes {
+        change.body = Some(Bytes::copy_from_slice(element));
+    }
+    Ok(found)
+}
+
+/// The list has a short form of the object.
+fn stub(element: &[u8], seen: &Seen, mode: Mode, except: &[&str]) -> Result<Found, BadElement> {
+    let envelope = Envelope::read(element)?;
+    // Job ids are unique within their namespace only; the others are UUIDs.
+    let key = json::name(&format!("{}/{}", envelope.namespace(), envelope.id));
+    let index = Index(envelope.modify_index);
+    let hash = || json::hash(element, except);
+    let verdict = match mode {
+        Mode::Usual => seen.object(key, index, hash),
+        Mode::Regressed => seen.object_after_regression(key, index, hash),
+    };
+    let changes = match verdict {
+        Verdict::Old | Verdict::Reverted => Vec::new(),
+        Verdict::New { hash } => vec![Change {
+            index,
+            namespace: envelope.namespace().into(),
+            mark: Mark::Object { key, index, hash },
+            body: None,
+            event: None,
+            time: envelope.modify_time,
+            id: envelope.id.into_owned(),
+        }],
+    };
+    let reverted = verdict == Verdict::Reverted;
+    Ok(Found { object: key.into(), index, changes, reverted, ..Found::default() })
+}
+
+/// The list had all there is to publish.
+async fn whole(_: &Nomad, change: &Change, _: bool) -> api::Result<Option<Bytes>> {
+    Ok(change.body.clone())
+}
+
+async fn node(nomad: &Nomad, change: &Change, fresh: bool) -> api::Result<Option<Bytes>> {
+    nomad.node(&change.id, fresh).await
+}
+
+async fn job(nomad: &Nomad, change: &Change, fresh: bool) -> api::Result<Option<Bytes>> {
+    nomad.job(&change.id, &change.namespace, fresh).await
+}
+
+impl Change {
+    /// Roughly how much memory it takes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        const FIXED: usize = size_of::<Change>() + 128;
+        FIXED + self.id.len() + self.body.as_ref().map_or(0, Bytes::len)
+    }
+
+    /// Makes the change a record. The payload's own index names it, since a body that was read by
+    /// id may be newer than what the list showed: so the same content always has the same id.
+    pub fn into_record<R: Resource>(
+        self,
+        body: Bytes,
+        source: &Arc<str>,
+    ) -> Result<Record, BadElement> {
+        // One line per document is the contract of stdout. Only a server that was asked for
+        // `pretty` breaks lines, and JSON has none within a string.
+        let body = match memchr::memchr2(b'\n', b'\r', &body) {
+            None => body,
+            Some(_) => body.iter().filter(|it| !matches!(it, b'\n' | b'\r')).copied().collect(),
+        };
+        let below = Index::default();
+        let Self { index, id, namespace, mark, event, time, .. } = self;
+        let (record_id, subject, index, time) = match event {
+            Some(Event { task, identity }) => {
+                let name = format!("{}/{id}/{task}/{identity}", R::NAME);
+                (name, format!("{id}/{task}"), index, time)
+            }
+            None => {
+                let envelope = Envelope::read(&body)?;
+                let index = Index(envelope.modify_index);
+                let hash = json::hash(&body, R::VOLATILE);
+                let name = format!("{}/{namespace}/{id}/{index}/{hash:016x}", R::NAME);
+                (name, id.clone(), index, envelope.modify_time.or(time))
+            }
+        };
+        let meta = Meta {
+            id: record_id,
+            source: source.clone(),
+            kind: R::TYPE,
+            subject,
+            time: time.and_then(rfc3339),
+            index,
+            namespace: namespace.clone(),
+        };
+        let key = if R::KIND == Kind::TaskEvents || namespace.is_empty() {
+            id.into()
+        } else {
+            format!("{namespace}/{id}").into()
+        };
+        Ok(Record { stream: R::NAME, key, mark, below, body, meta })
+    }
+}
+
+/// Nanoseconds since 1970 as RFC 3339; `None` for zero and before.
+fn rfc3339(time: Nanos) -> Option<String> {
+    let since = Duration::from_nanos(u64::try_from(time).ok().filter(|it| *it > 0)?);
+    let time = std::time::SystemTime::UNIX_EPOCH.checked_add(since)?;
+    Some(humantime::format_rfc3339_nanos(time).to_string())
+}
+
+/// The JSON Schema of what a stream publishes, as `--schema` prints it.
+#[must_use]
+pub fn schema_text<R: Resource>() -> String {
+    format!("{:#}\n", R::schema().as_value())
+}

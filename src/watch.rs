@@ -1,0 +1,143 @@
+//! Turns what Nomad shows into batches of records.
+
+use std::{marker::PhantomData, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    api::Nomad,
+    backoff::Trouble,
+    cursor::{Cursor, Index, Mark, Move},
+    dedupe::Seen,
+    metrics::Metrics,
+    record::Record,
+    streams::Resource,
+};
+
+mod fetch;
+mod pass;
+mod poll;
+pub mod split;
+
+/// Bytes of payloads in a batch; with one larger payload it may be more. The pipeline holds up to
+/// four batches: one being read, two waiting, one being published.
+pub const BATCH_BYTES: usize = 4 << 20;
+
+/// Between attempts where Nomad cannot be read.
+const LEAST_WAIT: Duration = Duration::from_millis(500);
+const GREATEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Changes in order, and what is durable once all of them are published.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Oldest first.
+    pub records: Vec<Record>,
+    /// Positions that move although nothing is published.
+    pub silent: Vec<Mark>,
+    /// Where the floor goes then.
+    pub then: Option<Move>,
+}
+
+/// What a watcher is to read.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// A namespace, or `*` for all.
+    pub namespace: Arc<str>,
+    /// What records name as their source.
+    pub source: Arc<str>,
+}
+
+/// The changes of one stream from a cursor on. It never ends, and tries again whatever fails.
+#[derive(Debug)]
+pub struct Watcher<R> {
+    nomad: Nomad,
+    scope: Scope,
+    metrics: Arc<Metrics>,
+    seen: Seen,
+    /// The index of the last list: the next one is to be past it.
+    index: Index,
+    reading: Reading,
+    lists: Lists,
+    trouble: Trouble,
+    resource: PhantomData<R>,
+}
+
+/// How the next list is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// The first of this term, or after an error: with a short wait, so that a server that does
+    /// not answer is noticed soon.
+    Probing,
+    /// Waiting for a change.
+    Waiting,
+    /// The last list held elements that could not be read: wait for a change, but not for long.
+    Doubting,
+    /// At once, since the last pass left changes for this one.
+    Again,
+    /// At once and from the leader: the last list looked as if Nomad had been set back.
+    Confirming,
+    /// At once and from the leader: Nomad has been set back.
+    Regressed,
+}
+
+/// Which lists there are to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Lists {
+    /// One, of the namespace in the scope.
+    One,
+    /// One for each namespace, because the server does not know `*` for this resource.
+    EachNamespace,
+}
+
+impl<R: Resource> Watcher<R> {
+    /// Watches for changes beyond `cursor`.
+    #[must_use]
+    pub fn new(nomad: Nomad, scope: Scope, cursor: Cursor, metrics: Arc<Metrics>) -> Self {
+        Self {
+            nomad,
+            scope,
+            metrics,
+            index: Index::default(),
+            seen: Seen::new(cursor),
+            reading: Reading::Probing,
+            lists: Lists::One,
+            trouble: Trouble::new(LEAST_WAIT, GREATEST_WAIT),
+            resource: PhantomData,
+        }
+    }
+
+    /// Reads for ever, handing over batches; returns once nobody takes them.
+    pub async fn run(&mut self, batches: mpsc::Sender<Batch>) {
+        let mut next = tokio::time::Instant::now();
+        loop {
+            // A pass that goes on with the last one does not wait.
+            if !matches!(self.reading, Reading::Again | Reading::Regressed) {
+                tokio::time::sleep_until(next).await;
+            }
+            next = tokio::time::Instant::now() + poll::LEAST_INTERVAL;
+            match self.pass(&batches).await {
+                Ok(reading) => {
+                    self.reading = reading;
+                    if let Some((after, attempts)) = self.trouble.over() {
+                        tracing::info!(?after, attempts, "Nomad is read again");
+                    }
+                }
+                Err(poll::PassError::Closed) => return,
+                Err(err) => {
+                    self.metrics.nomad_errors.one();
+                    let reason = crate::error::Chain(&err).to_string();
+                    if self.trouble.is_news(reason.clone()) {
+                        tracing::warn!(
+                            error = reason,
+                            "cannot read from Nomad; it is tried again, and nothing is lost"
+                        );
+                    }
+                    if self.reading != Reading::Regressed {
+                        self.reading = Reading::Probing;
+                    }
+                    self.trouble.backoff.wait().await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What one reading of a list gathers. Pure.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::{
+    cursor::{Index, Kind, Mark},
+    streams::{BadElement, Change, Found},
+};
+
+/// So many unreadable elements are named in the log; the others are only counted.
+const NAMED: usize = 5;
+
+/// Where a change stands among the others: by index, by object, and within an object as it was
+/// read.
+type Place = (Index, String, usize);
+
+/// The changes that one reading of a list has found so far.
+#[derive(Debug)]
+pub(super) struct Pass {
+    kind: Kind,
+    changes: BTreeMap<Place, Change>,
+    bytes: usize,
+    limit: usize,
+    read: usize,
+    /// The first change that was left for the next pass.
+    left: Option<Place>,
+    pub(super) silent: Vec<Mark>,
+    /// Every object of the list, with its index.
+    pub(super) listed: HashMap<u128, Index>,
+    /// The lowest index of an object that has gone back.
+    pub(super) reverted: Option<Index>,
+    bad: usize,
+    named: Vec<BadElement>,
+    elements: usize,
+}
+
+impl Pass {
+    /// Gathers up to `limit` bytes of changes at a time.
+    pub(super) fn new(kind: Kind, limit: usize) -> Self {
+        Self {
+            kind,
+            limit,
+            changes: BTreeMap::new(),
+            bytes: 0,
+            read: 0,
+            left: None,
+            silent: Vec::new(),
+            listed: HashMap::new(),
+            reverted: None,
+            bad: 0,
+            named: Vec::new(),
+            elements: 0,
+        }
+    }
+
+    /// Adds what an element shows. Of objects only the lowest indexes are kept within the limit:
+    /// the floor can then move up to the first that was left out.
+    pub(super) fn add(&mut self, found: Found) {
+        self.elements += 1;
+        self.listed.insert(found.object, found.index);
+        self.silent.extend(found.silent);
+        if found.reverted {
+            let lowest = self.reverted.map_or(found.index, |it| it.min(found.index));
+            self.reverted = Some(lowest);
+        }
+        for change in found.changes {
+            self.read += 1;
+            let place = (change.index, change.id.clone(), self.read);
+            if self.left.as_ref().is_some_and(|left| *left < place) {
+                continue;
+            }
+            self.bytes += change.size();
+            self.changes.insert(place, change);
+        }
+        if self.kind == Kind::Objects {
+            while self.bytes > self.limit && self.changes.len() > 1 {
+                let Some((place, change)) = self.changes.pop_last() else { break };
+                self.bytes -= change.size();
+                self.left = Some(place);
+            }
+        }
+    }
+
+    /// Notes an element that cannot be read.
+    pub(super) fn add_bad(&mut self, bad: BadElement) {
+        self.elements += 1;
+        self.bad += 1;
+        if self.named.len() < NAMED {
+            self.named.push(bad);
+        }
+    }
+
+    /// How many elements could not be read, and the first of them.
+    pub(super) fn bad(&self) -> (usize, &[BadElement]) {
+        (self.bad, &self.named)
+    }
+
+    /// How many elements there were.
+    pub(super) fn elements(&self) -> usize {
+        self.elements
+    }
+
+    /// Whether a batch is full. Task events are published as they are read, because a tail is a
+    /// position of its own.
+    pub(super) fn is_full(&self) -> bool {
+        self.kind == Kind::TaskEvents && self.bytes >= self.limit
+    }
+
+    /// The changes so far, in order.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = Change> + use<> {
+        self.bytes = 0;
+        std::mem::take(&mut self.changes).into_values()
+    }
+
+    /// Whether changes were left for the next pass.
+    pub(super) fn left_some(&self) -> bool {
+        self.left.is_some()
+    }
+
+    /// How far everything is known once the changes of this pass are durable, given the index of
+    /// the list. Where an element could not be read, no further than before.
+    pub(super) fn reach(&self, list: Index) -> Index {
+        match &self.left {
+            _ if self.bad > 0 => Index::default(),
+            Some((left, ..)) => list.min(left.before()),
+            None => list,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(id: &str, index: u64) -> Found {
+        let change = Change {
+            index: Index(index),
+            id: id.to_owned(),
+            namespace: "".into(),
+            mark: Mark::Object { key: index, index: Index(index), hash: 0 },
+            body: None,
+            event: None,
+            time: None,
+        };
+        Found {
+            object: index.into(),
+            index: Index(index),
+            changes: vec![change],
+            ..Found::default()
+        }
+    }
+
+    fn gathered(limit: usize, all: &[(&str, u64)]) -> (Vec<String>, u64) {
+        let mut pass = Pass::new(Kind::Objects, limit);
+        for (id, index) in all {
+            pass.add(found(id, *index));
+        }
+        (pass.take().map(|it| it.id).collect(), pass.reach(Index(99)).0)
+    }
+
+    #[test]
+    fn changes_are_in_order_of_index_and_id() {
+        let all = [("c", 7), ("b", 9), ("a", 7)];
+        assert_eq!(gathered(usize::MAX, &all), (vec!["a".into(), "c".into(), "b".into()], 99));
+    }
+
+    #[test]
+    fn a_backlog_beyond_the_limit_leaves_the_highest_indexes_for_the_next_pass() {
+        let two = 2 * found("a", 1).changes[0].size();
+        let all = [("d", 9), ("a", 3), ("b", 5), ("c", 7)];
+        assert_eq!(gathered(two, &all), (vec!["a".into(), "b".into()], 6));
+    }
+
+    #[test]
+    fn an_index_that_is_only_partly_in_the_pass_is_not_reached() {
+        let two = 2 * found("a", 1).changes[0].size();
+        assert_eq!(gathered(two, &[("a", 5), ("b", 5), ("c", 5)]), (vec!["a".into(), "b".into()], 4));
+    }
+
+    #[test]
+    fn nothing_is_reached_past_an_element_that_cannot_be_read() {
+        let mut pass = Pass::new(Kind::Objects, 99);
+        pass.add_bad(BadElement { object: "x".into(), why: "y".into() });
+        assert_eq!(pass.reach(Index(9)), Index(0));
+    }
+}
