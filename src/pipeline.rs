@@ -1,0 +1,244 @@
+//! One term as the publisher: read ahead, publish, then move the checkpoint.
+//!
+//! The invariant of the whole program is here: a checkpoint is saved only after the sink has every
+//! record up to it for good, and only by the process whose term it is.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    backoff::Backoff,
+    cursor::{Cursor, Move},
+    deliver::{Delivered, Delivery, Fatal},
+    error::Chain,
+    leader::{LeaderError, Term},
+    metrics::Metrics,
+    record::Pieces,
+    shutdown::Shutdown,
+    streams::Resource,
+    watch::{Batch, Watcher},
+};
+
+/// Batches between reading and publishing. With the one being read and the one being published
+/// they are the 16 MiB that the pipeline may hold.
+const QUEUED_BATCHES: usize = 2;
+/// A crash repeats no more records than this.
+const MAX_UNSAVED: usize = 10_000;
+/// A checkpoint is saved this long after the last record, when no more come.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Why a term ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The process was asked to stop.
+    Stopped,
+    /// Another process may be the publisher now.
+    Over,
+}
+
+/// Publishes what `watcher` finds until the term is over or the process is asked to stop.
+/// `every` is the longest time between a confirmed record and its checkpoint.
+pub async fn serve<R: Resource>(
+    mut watcher: Watcher<R>,
+    cursor: Cursor,
+    delivery: &Delivery,
+    term: &dyn Term,
+    stop: &Shutdown,
+    every: Duration,
+    metrics: &Metrics,
+) -> Result<Ended, Fatal> {
+    let (tx, rx) = mpsc::channel(QUEUED_BATCHES);
+    let checkpoint = Checkpoint::new(cursor, term, every, metrics);
+    tokio::select! {
+        biased;
+        // Whatever is being published may be published again by the next term.
+        () = term.over() => Ok(Ended::Over),
+        ended = publish(rx, delivery, checkpoint, stop) => ended,
+        // It reads for ever; publishing drops it.
+        () = watcher.run(tx) => Ok(Ended::Over),
+    }
+}
+
+async fn publish(
+    mut rx: mpsc::Receiver<Batch>,
+    delivery: &Delivery,
+    mut checkpoint: Checkpoint<'_>,
+    stop: &Shutdown,
+) -> Result<Ended, Fatal> {
+    let ended = loop {
+        let due = checkpoint.due();
+        let batch = tokio::select! {
+            biased;
+            () = stop.requested() => break Ended::Stopped,
+            batch = rx.recv() => batch,
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                match checkpoint.save().await {
+                    Ok(()) | Err(LeaderError::Unavailable { .. }) => continue,
+                    Err(LeaderError::Over) => return Ok(Ended::Over),
+                }
+            }
+        };
+        let Some(batch) = batch else { break Ended::Over };
+        match publish_batch(batch, delivery, &mut checkpoint, stop).await {
+            Ok(None) => (),
+            Ok(Some(Ended::Over)) => return Ok(Ended::Over),
+            Ok(Some(Ended::Stopped)) => break Ended::Stopped,
+            Err(err) => {
+                // What is confirmed stays confirmed, whatever became of the rest.
+                checkpoint.save_last().await;
+                return Err(err);
+            }
+        }
+    };
+    checkpoint.save_last().await;
+    Ok(ended)
+}
+
+/// Publishes a batch call by call; `Some` where that was cut short.
+async fn publish_batch(
+    batch: Batch,
+    delivery: &Delivery,
+    checkpoint: &mut Checkpoint<'_>,
+    stop: &Shutdown,
+) -> Result<Option<Ended>, Fatal> {
+    let Batch { records, silent, then } = batch;
+    let mut pieces = Pieces::new(records, delivery.limits());
+    while let Some(piece) = pieces.next_piece() {
+        if let Some(ended) = checkpoint.make_room(piece.len(), stop).await {
+            return Ok(Some(ended));
+        }
+        let count = piece.len();
+        let cursor = &mut checkpoint.cursor;
+        let delivered = delivery.deliver(piece, cursor, checkpoint.term, stop).await;
+        checkpoint.touch(count);
+        match delivered? {
+            Delivered::All => (),
+            Delivered::Stopped => return Ok(Some(Ended::Stopped)),
+            Delivered::Over => return Ok(Some(Ended::Over)),
+        }
+        // Every record before the first that is left is durable.
+        if let Some(front) = pieces.front() {
+            checkpoint.cursor.reach(front.below);
+        }
+    }
+    for mark in &silent {
+        checkpoint.cursor.apply(*mark);
+    }
+    if let Some(then) = then {
+        checkpoint.go(&then);
+    }
+    if !silent.is_empty() {
+        checkpoint.touch(0);
+    }
+    Ok(None)
+}
+
+/// What is durable, and how much of it is saved.
+struct Checkpoint<'a> {
+    cursor: Cursor,
+    term: &'a dyn Term,
+    every: Duration,
+    metrics: &'a Metrics,
+    /// Records since the last save.
+    unsaved: usize,
+    /// When the first and the last of what is unsaved came.
+    since: Option<(Instant, Instant)>,
+    backoff: Backoff,
+    not_before: Option<Instant>,
+}
+
+impl<'a> Checkpoint<'a> {
+    fn new(cursor: Cursor, term: &'a dyn Term, every: Duration, metrics: &'a Metrics) -> Self {
+        let backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
+        Self { cursor, term, every, metrics, unsaved: 0, since: None, backoff, not_before: None }
+    }
+
+    /// There is more to save.
+    fn touch(&mut self, records: usize) {
+        self.unsaved += records;
+        let now = Instant::now();
+        self.since = Some((self.since.map_or(now, |(first, _)| first), now));
+    }
+
+    fn go(&mut self, to: &Move) {
+        let before = self.cursor.floor();
+        self.cursor.go(to);
+        if self.cursor.floor() != before {
+            self.touch(0);
+        }
+    }
+
+    /// When the next save is due.
+    fn due(&self) -> Option<Instant> {
+        let (first, last) = self.since?;
+        let due = std::cmp::min(first + self.every, last + IDLE);
+        Some(self.not_before.map_or(due, |it| it.max(due)))
+    }
+
+    async fn save(&mut self) -> Result<(), LeaderError> {
+        match self.term.save(&mut self.cursor).await {
+            Ok(()) => {
+                self.metrics.checkpoints_saved.one();
+                if self.backoff.attempts() > 0 {
+                    tracing::info!("the checkpoint is saved again");
+                }
+                self.unsaved = 0;
+                self.since = None;
+                self.not_before = None;
+                self.backoff.reset();
+                Ok(())
+            }
+            Err(err) => {
+                self.metrics.checkpoint_errors.one();
+                if let LeaderError::Unavailable { .. } = err {
+                    if self.backoff.attempts() == 0 {
+                        tracing::error!(
+                            error = %Chain(&err),
+                            "the checkpoint could not be saved and is tried again; after a crash, \
+                             up to 10,000 records would be published again"
+                        );
+                    }
+                    self.not_before = Some(Instant::now() + self.backoff.next());
+                }
+                Err(err)
+            }
+        }
+    }
+
+    /// Saves what is unsaved before so many more records would make it too much.
+    async fn make_room(&mut self, records: usize, stop: &Shutdown) -> Option<Ended> {
+        let overdue = |due: Option<Instant>| due.is_some_and(|due| due <= Instant::now());
+        let full = self.unsaved > 0 && self.unsaved + records > MAX_UNSAVED;
+        if !full && !overdue(self.due()) {
+            return None;
+        }
+        loop {
+            match self.save().await {
+                Ok(()) => return None,
+                Err(LeaderError::Over) => return Some(Ended::Over),
+                Err(LeaderError::Unavailable { .. }) if !full => return None,
+                Err(LeaderError::Unavailable { .. }) => (),
+            }
+            let wait = self.not_before.unwrap_or_else(Instant::now);
+            tokio::select! {
+                () = stop.requested() => return Some(Ended::Stopped),
+                () = sleep_until(wait) => (),
+            }
+        }
+    }
+
+    /// The save at the end of a term: once, for whoever comes next reads the rest again.
+    async fn save_last(&mut self) {
+        if self.since.is_some() && self.save().await.is_err() {
+            tracing::warn!(
+                records = self.unsaved,
+                "the last checkpoint of the term could not be saved; these records will be \
+                 published again"
+            );
+        }
+    }
+}

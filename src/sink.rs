@@ -1,0 +1,130 @@
+//! Where records go. To add a sink: a file here, its `mod` line, its row in `SINKS`, and its
+//! feature in `Cargo.toml`. It neither retries nor batches nor counts: `deliver` does.
+
+use async_trait::async_trait;
+
+use crate::{
+    env::{Env, Noted},
+    error::BoxError,
+    record::{Format, Limits, Record},
+};
+
+mod stdout;
+
+/// Publishes records.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// Publishes `records`, which are within [`Sink::limits`], in order per key.
+    ///
+    /// `Ok` means that the receiver has them for good: the checkpoint moves past them.
+    async fn deliver(&self, records: &[Record]) -> Result<(), DeliverError>;
+
+    /// The most that one call takes.
+    fn limits(&self) -> Limits {
+        Limits::default()
+    }
+
+    /// Connects without publishing anything, to tell whether publishing could work.
+    async fn check(&self) -> Result<(), DeliverError> {
+        Ok(())
+    }
+
+    /// Flushes and disconnects.
+    async fn close(&self) {}
+}
+
+/// A sink that can be set up from the environment.
+pub trait Connect: Sink + Sized + 'static {
+    /// Reads the configuration, without connecting.
+    fn from_env(env: &Env, format: Format) -> Result<Self, Noted>;
+}
+
+/// Some records were not published.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliverError {
+    /// These were not; the others were.
+    #[error("{} of the records were not delivered", .0.len())]
+    Failed(Vec<Failure>),
+    /// None is known to have been, and it is the receiver, not a record: unreachable, throttled,
+    /// no permission, no such queue.
+    #[error("the receiver is not available")]
+    Unavailable(#[source] BoxError),
+    /// None was, and none will ever be: standard output is gone.
+    #[error("the receiver is gone for good")]
+    Fatal(#[source] BoxError),
+}
+
+/// A record that was not published.
+#[derive(Debug)]
+pub struct Failure {
+    /// Its position among the records of the call.
+    pub position: usize,
+    /// Whether trying again can help.
+    pub kind: FailureKind,
+    /// Why.
+    pub source: BoxError,
+}
+
+/// Whether trying again can help a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// It can.
+    Transient,
+    /// It cannot: the record is too large, or malformed.
+    Rejected,
+}
+
+/// Every sink compiled in, by its `SINK_TYPE`.
+const SINKS: &[Entry] = &[Entry::of::<stdout::Stdout>("stdout")];
+
+/// Every sink that there is or will be; one that is not compiled in says so.
+const KNOWN: [&str; 14] = [
+    "amqp",
+    "eventbridge",
+    "http",
+    "kafka",
+    "kinesis",
+    "mongo",
+    "mongodb",
+    "nats",
+    "nsq",
+    "rabbitmq",
+    "redis",
+    "sqs",
+    "stdout",
+    "syslog",
+];
+
+struct Entry {
+    name: &'static str,
+    from_env: fn(&Env, Format) -> Result<Box<dyn Sink>, Noted>,
+}
+
+impl Entry {
+    const fn of<S: Connect>(name: &'static str) -> Self {
+        Self { name, from_env: |env, format| Ok(Box::new(S::from_env(env, format)?)) }
+    }
+}
+
+/// The sink that `SINK_TYPE` names.
+pub fn from_env(env: &Env) -> Result<Box<dyn Sink>, Noted> {
+    let here = SINKS.iter().map(|it| it.name).collect::<Vec<_>>().join(", ");
+    let format = format_from_env(env);
+    let name: String = env.required("SINK_TYPE", &format!("one of: {here}"))?;
+    match SINKS.iter().find(|it| it.name == name) {
+        Some(entry) => (entry.from_env)(env, format?),
+        None if KNOWN.contains(&name.as_str()) => {
+            Err(env.note("SINK_TYPE", format!("`{name}` is not in this build, which has: {here}")))
+        }
+        None => Err(env.note("SINK_TYPE", format!("`{name}` is not one of: {here}"))),
+    }
+}
+
+fn format_from_env(env: &Env) -> Result<Format, Noted> {
+    let name = "NOMAD_FIREHOSE_FORMAT";
+    match env.or(name, "payload".to_owned())?.as_str() {
+        "payload" => Ok(Format::Payload),
+        "cloudevents" => Ok(Format::CloudEvents),
+        other => Err(env.note(name, format!("`{other}` is not one of: payload, cloudevents"))),
+    }
+}
