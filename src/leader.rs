@@ -1,0 +1,82 @@
+//! Who may publish, and from where. To add a backend: a file here, its `mod` line, and its arm in
+//! [`from_env`].
+
+use async_trait::async_trait;
+
+use crate::{
+    cursor::{Cursor, Saved},
+    env::{Env, Noted},
+    error::BoxError,
+    shutdown::Shutdown,
+};
+
+mod consul;
+mod solo;
+
+/// Elects one publisher per stream.
+#[async_trait]
+pub trait Leader: Send + Sync {
+    /// Waits until this process is the publisher; `None` once it is asked to stop. Whatever stands
+    /// in the way is logged and tried again for ever.
+    async fn elect(&self, stop: &Shutdown) -> Result<Option<Box<dyn Term>>, LeaderError>;
+
+    /// Connects without changing anything; says what works.
+    async fn check(&self) -> Result<String, LeaderError>;
+}
+
+/// A time as the publisher, and the only way to a checkpoint: whoever is not the publisher has
+/// none.
+#[async_trait]
+pub trait Term: Send + Sync {
+    /// The last checkpoint of any term.
+    async fn load(&self) -> Result<Saved, LeaderError>;
+
+    /// Moves the checkpoint. Fails, and changes nothing, once the term is over.
+    async fn save(&self, cursor: &mut Cursor) -> Result<(), LeaderError>;
+
+    /// Resolves once the term is over, or can no longer be shown not to be.
+    async fn over(&self);
+
+    /// Whether the term lasts at this instant. Asked before every call to the sink, because a
+    /// process that was suspended learns late that its term is over.
+    fn holds(&self) -> bool;
+
+    /// Steps down, so that another process is elected at once.
+    async fn resign(self: Box<Self>);
+}
+
+/// The election or the checkpoint failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaderError {
+    /// Another process may be the publisher now.
+    #[error("the term is over")]
+    Over,
+    /// Trying again can help.
+    #[error("cannot {doing}")]
+    Unavailable {
+        /// What was being done, to what.
+        doing: String,
+        /// Why it failed.
+        #[source]
+        source: BoxError,
+    },
+}
+
+impl LeaderError {
+    /// Cannot do this, for that reason.
+    pub fn unavailable(doing: impl Into<String>, source: impl Into<BoxError>) -> Self {
+        Self::Unavailable { doing: doing.into(), source: source.into() }
+    }
+}
+
+/// The backend that `NOMAD_FIREHOSE_LEADER` names, for the stream whose keys are called `lock`.
+pub fn from_env(env: &Env, lock: &'static str) -> Result<Box<dyn Leader>, Noted> {
+    let name = env.or("NOMAD_FIREHOSE_LEADER", "consul".to_owned())?;
+    match name.as_str() {
+        "consul" => Ok(Box::new(consul::Consul::from_env(env, lock)?)),
+        "solo" => Ok(Box::new(solo::Solo::from_env(env, lock)?)),
+        "nomad" => Err(env.note("NOMAD_FIREHOSE_LEADER", "`nomad` is not in this build")),
+        _ => Err(env
+            .note("NOMAD_FIREHOSE_LEADER", format!("`{name}` is not one of: consul, solo, nomad"))),
+    }
+}

@@ -1,0 +1,353 @@
+//! Election by a Consul lock, wire-compatible with the Go client's, so that this and the Go tool
+//! exclude one another. The lock key is only ever written by acquire and release: a plain write
+//! would reset the flags that the Go client looks for.
+
+use std::{
+    sync::Mutex,
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use tokio::time::{sleep, timeout};
+
+use super::{Leader, LeaderError, Term};
+use crate::{
+    api::{self, Lock, TxnRefused, Write, connect},
+    backoff::Trouble,
+    cursor::{self, Cursor, Encoded, Saved},
+    env::{Env, Noted},
+    error::Chain,
+    shutdown::Shutdown,
+};
+
+mod lease;
+
+use lease::Lease;
+
+/// How long one read waits for the lock to be free. A change is answered at once.
+const LOCK_WAIT: Duration = Duration::from_secs(15);
+/// Between attempts while a lock-delay is in force, which a server does not tell.
+const DELAY_WAIT: Duration = Duration::from_millis(500);
+const LEAST_WAIT: Duration = Duration::from_millis(500);
+const GREATEST_WAIT: Duration = Duration::from_secs(15);
+/// For giving the lock back; beyond it the session's TTL does so.
+const RESIGN_LIMIT: Duration = Duration::from_secs(2);
+/// What Consul allows.
+const TTL_RANGE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(86_400));
+const MAX_LOCK_DELAY: Duration = Duration::from_secs(60);
+/// A checkpoint that somebody else wrote is read again so many times.
+const MAX_CONFLICTS: u32 = 3;
+
+/// Competes for `<prefix>/<type>.lock`.
+#[derive(Clone, Debug)]
+pub(super) struct Consul {
+    consul: api::Consul,
+    keys: Keys,
+    session_name: String,
+    ttl: Duration,
+    lock_delay: Duration,
+}
+
+/// The keys of one stream.
+#[derive(Clone, Debug)]
+struct Keys {
+    lock: String,
+    value: String,
+    cursor: String,
+}
+
+impl Consul {
+    pub(super) fn from_env(env: &Env, stream: &'static str) -> Result<Self, Noted> {
+        let endpoint = connect::consul(env);
+        let scope = connect::consul_scope(env);
+        let prefix = env.or("NOMAD_FIREHOSE_CONSUL_PREFIX", "nomad-firehose".to_owned());
+        let ttl = ranged(env, "NOMAD_FIREHOSE_SESSION_TTL", TTL_RANGE.0, TTL_RANGE);
+        let lock_delay = ranged(
+            env,
+            "NOMAD_FIREHOSE_LOCK_DELAY",
+            Duration::from_secs(1),
+            (Duration::ZERO, MAX_LOCK_DELAY),
+        );
+        let consul = api::Consul::new(endpoint?, scope?);
+        Ok(Self::new(consul, &prefix?, stream, ttl?, lock_delay?))
+    }
+
+    pub(super) fn new(
+        consul: api::Consul,
+        prefix: &str,
+        stream: &str,
+        ttl: Duration,
+        lock_delay: Duration,
+    ) -> Self {
+        // As the Go tool does; Consul takes no key that begins with a slash.
+        let prefix = prefix.trim_matches('/');
+        let key = |suffix: &str| format!("{prefix}/{stream}.{suffix}");
+        let keys = Keys { lock: key("lock"), value: key("value"), cursor: key("cursor") };
+        Self { consul, keys, session_name: format!("nomad-firehose-{stream}"), ttl, lock_delay }
+    }
+
+    /// One attempt, which ends elected, stopped, or with an error.
+    async fn compete(&self, stop: &Shutdown) -> Result<Option<Lease>, LeaderError> {
+        let doing = "create a session in Consul";
+        let lease = tokio::select! {
+            biased;
+            () = stop.requested() => return Ok(None),
+            lease = Lease::open(&self.consul, &self.session_name, self.ttl, self.lock_delay) => {
+                lease.map_err(|err| LeaderError::unavailable(doing, err))?
+            }
+        };
+        let won = tokio::select! {
+            biased;
+            () = stop.requested() => Ok(false),
+            () = lease.over() => Err(LeaderError::Over),
+            won = self.acquire(&lease) => won.map(|()| true),
+        };
+        match won {
+            Ok(true) => Ok(Some(lease)),
+            Ok(false) => {
+                // The request to acquire may be on its way: the session takes the lock with it.
+                let _ = timeout(RESIGN_LIMIT, lease.close()).await;
+                Ok(None)
+            }
+            Err(err) => {
+                let _ = timeout(RESIGN_LIMIT, lease.close()).await;
+                Err(err)
+            }
+        }
+    }
+
+    /// Waits for the lock, and takes it.
+    async fn acquire(&self, lease: &Lease) -> Result<(), LeaderError> {
+        let failed = |err| LeaderError::unavailable("take the lock", err);
+        let mut past = None;
+        let mut said = false;
+        loop {
+            let key = self.consul.read(&self.keys.lock, past).await.map_err(failed)?;
+            match key.lock() {
+                Lock::Foreign { flags } => {
+                    return Err(LeaderError::unavailable(
+                        "take the lock",
+                        format!(
+                            "key {} has flags {flags}: it is not a lock of this tool. Choose \
+                             another NOMAD_FIREHOSE_CONSUL_PREFIX, or delete the key if nothing \
+                             uses it",
+                            self.keys.lock
+                        ),
+                    ));
+                }
+                Lock::Held(session) if session == lease.session() => return Ok(()),
+                Lock::Held(holder) => {
+                    if !said {
+                        tracing::info!(lock = self.keys.lock, holder, "standing by");
+                        said = true;
+                    }
+                    // An index that went back is one of another or a restored server.
+                    let seen = past.map_or(0, |(index, _)| index);
+                    let index = if key.index < seen { 0 } else { key.index.max(1) };
+                    past = (index > 0).then_some((index, LOCK_WAIT));
+                }
+                Lock::Free => {
+                    let won = self.consul.acquire(&self.keys.lock, lease.session()).await;
+                    if won.map_err(failed)? {
+                        return Ok(());
+                    }
+                    past = None;
+                    sleep(DELAY_WAIT).await;
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Leader for Consul {
+    async fn elect(&self, stop: &Shutdown) -> Result<Option<Box<dyn Term>>, LeaderError> {
+        let mut trouble = Trouble::new(LEAST_WAIT, GREATEST_WAIT);
+        loop {
+            match self.compete(stop).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(lease)) => {
+                    trouble.over();
+                    let monitor = lease.watch_lock(&self.consul, &self.keys.lock);
+                    let leader = self.clone();
+                    return Ok(Some(Box::new(ConsulTerm {
+                        leader,
+                        lease,
+                        _monitor: monitor,
+                        cursor_index: Mutex::new(0),
+                    })));
+                }
+                Err(err) => {
+                    let reason = Chain(&err).to_string();
+                    if trouble.is_news(reason.clone()) {
+                        tracing::error!(
+                            error = reason,
+                            "cannot be elected; it is tried again. Nothing is published until then, \
+                             and nothing is lost"
+                        );
+                    }
+                }
+            }
+            tokio::select! {
+                biased;
+                () = stop.requested() => return Ok(None),
+                () = trouble.backoff.wait() => (),
+            }
+        }
+    }
+
+    async fn check(&self) -> Result<String, LeaderError> {
+        let failed = |err| LeaderError::unavailable("read the lock and the checkpoint", err);
+        let lock = self.consul.read(&self.keys.lock, None).await.map_err(failed)?;
+        let cursor = self.consul.read(&self.keys.cursor, None).await.map_err(failed)?;
+        let lock = match lock.lock() {
+            Lock::Free => "free".to_owned(),
+            Lock::Held(session) => format!("held by session {session}"),
+            Lock::Foreign { flags } => format!("in use for something else (flags {flags})"),
+        };
+        let cursor = if cursor.entry.is_some() { "there" } else { "none yet" };
+        let (name, key) = (self.consul.name(), &self.keys.lock);
+        Ok(format!("{name}: lock {key} is {lock}, checkpoint: {cursor}"))
+    }
+}
+
+/// A term that lasts as long as the session can be shown to, and the lock is its.
+struct ConsulTerm {
+    leader: Consul,
+    lease: Lease,
+    _monitor: lease::Task,
+    /// The index that the cursor was written at last; 0 while there is none.
+    cursor_index: Mutex<u64>,
+}
+
+impl ConsulTerm {
+    fn cursor_index(&self) -> u64 {
+        *self.cursor_index.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn set_cursor_index(&self, index: u64) {
+        *self.cursor_index.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = index;
+    }
+
+    async fn read(&self, key: &str) -> Result<Option<api::Entry>, LeaderError> {
+        let read = self.leader.consul.read(key, None).await;
+        let doing = format!("read the checkpoint {key}");
+        Ok(read.map_err(|err| LeaderError::unavailable(doing, err))?.entry)
+    }
+
+    async fn write(&self, writes: Vec<Write<'_>>) -> Result<u64, TxnRefused> {
+        let Consul { consul, keys, .. } = &self.leader;
+        consul.write_fenced(&keys.lock, self.lease.session(), writes).await
+    }
+
+    fn refused(&self, err: TxnRefused) -> LeaderError {
+        match err {
+            TxnRefused::NotHeld(what) => {
+                self.lease.end(&format!("Consul says that {what}"));
+                LeaderError::Over
+            }
+            TxnRefused::Conflict(_) | TxnRefused::Denied(_) | TxnRefused::Api(_) => {
+                LeaderError::unavailable("save the checkpoint", err)
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Term for ConsulTerm {
+    async fn load(&self) -> Result<Saved, LeaderError> {
+        let keys = &self.leader.keys;
+        let head = self.read(&keys.cursor).await?;
+        self.set_cursor_index(head.as_ref().map_or(0, |it| it.modify_index));
+        let value = self.read(&keys.value).await?.map(|it| it.value);
+        let head = head.map(|it| it.value);
+        let mut shards = Vec::new();
+        for number in 0..head.as_deref().map_or(0, cursor::shard_count) {
+            let shard = self.read(&format!("{}.{number}", keys.cursor)).await?;
+            shards.push(shard.map(|it| it.value));
+        }
+        let (saved, damaged) = cursor::decode(head.as_deref(), &shards, value.as_deref());
+        if damaged > 0 {
+            tracing::error!(
+                damaged,
+                key = keys.cursor,
+                "parts of the checkpoint are damaged; task events of some allocations will be \
+                 published again when these change"
+            );
+        }
+        Ok(saved)
+    }
+
+    async fn save(&self, cursor: &mut Cursor) -> Result<(), LeaderError> {
+        let keys = &self.leader.keys;
+        let Encoded { shards, head, value } = cursor.encode(now());
+        for (number, bytes) in shards {
+            let key = format!("{}.{number}", keys.cursor);
+            let write = Write { key: &key, value: &bytes, cas: None };
+            self.write(vec![write]).await.map_err(|err| self.refused(err))?;
+        }
+        let mut conflicts = 0;
+        loop {
+            let value = Write { key: &keys.value, value: value.as_bytes(), cas: None };
+            let cas = Some(self.cursor_index());
+            let head = Write { key: &keys.cursor, value: &head, cas };
+            match self.write(vec![value, head]).await {
+                Ok(index) => {
+                    self.set_cursor_index(index);
+                    cursor.saved();
+                    return Ok(());
+                }
+                // Either an answer of ours was lost, or somebody wrote the key by hand. The lock
+                // is ours in both cases, or the transaction would not have got so far.
+                Err(TxnRefused::Conflict(what)) if conflicts < MAX_CONFLICTS => {
+                    conflicts += 1;
+                    tracing::debug!(what, "the checkpoint was written since it was read");
+                    let entry = self.read(&keys.cursor).await?;
+                    self.set_cursor_index(entry.map_or(0, |it| it.modify_index));
+                }
+                Err(err) => return Err(self.refused(err)),
+            }
+        }
+    }
+
+    async fn over(&self) {
+        self.lease.over().await;
+    }
+
+    fn holds(&self) -> bool {
+        self.lease.holds()
+    }
+
+    async fn resign(self: Box<Self>) {
+        let Self { leader, lease, .. } = *self;
+        let release = async {
+            if let Err(err) = leader.consul.release(&leader.keys.lock, lease.session()).await {
+                tracing::warn!(
+                    error = %Chain(&err),
+                    "the lock could not be released; it is free once the session has expired"
+                );
+            }
+            lease.close().await;
+        };
+        let _ = timeout(RESIGN_LIMIT, release).await;
+    }
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn ranged(
+    env: &Env,
+    name: &'static str,
+    default: Duration,
+    (least, greatest): (Duration, Duration),
+) -> Result<Duration, Noted> {
+    let value = env.duration(name, default)?;
+    if value < least || value > greatest {
+        let bounds = format!("from {} s to {} s", least.as_secs(), greatest.as_secs());
+        return Err(env.note(name, format!("is {value:?}, and Consul allows {bounds}")));
+    }
+    Ok(value)
+}

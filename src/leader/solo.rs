@@ -1,0 +1,183 @@
+//! No election: one machine, one process, and a checkpoint in a directory or in memory.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use tokio::time::sleep;
+
+use super::{Leader, LeaderError, Term};
+use crate::{
+    cursor::{self, Cursor, Encoded, Saved},
+    env::{Env, Noted},
+    shutdown::Shutdown,
+};
+
+/// Between attempts to lock the file; a file lock cannot be waited for and given up.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+
+/// Elected as soon as no other process on this machine has the lock file.
+#[derive(Clone, Debug)]
+pub(super) struct Solo {
+    dir: Option<PathBuf>,
+    stream: &'static str,
+    memory: Arc<Mutex<Option<Cursor>>>,
+}
+
+impl Solo {
+    pub(super) fn from_env(env: &Env, stream: &'static str) -> Result<Self, Noted> {
+        let name = "NOMAD_FIREHOSE_STATE_DIR";
+        let dir = env.optional::<PathBuf>(name)?;
+        if let Some(dir) = &dir
+            && let Err(err) = fs::create_dir_all(dir)
+        {
+            return Err(env.note(name, format!("cannot make `{}`: {err}", dir.display())));
+        }
+        Ok(Self { dir, stream, memory: Arc::default() })
+    }
+
+    fn path(&self, dir: &Path, suffix: &str) -> PathBuf {
+        dir.join(format!("{}.{suffix}", self.stream))
+    }
+}
+
+#[async_trait]
+impl Leader for Solo {
+    async fn elect(&self, stop: &Shutdown) -> Result<Option<Box<dyn Term>>, LeaderError> {
+        let solo = self.clone();
+        let Some(dir) = &self.dir else {
+            return Ok(Some(Box::new(SoloTerm { solo, _lock: None })));
+        };
+        let path = self.path(dir, "lock");
+        let doing = || format!("lock `{}`", path.display());
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(|err| LeaderError::unavailable(doing(), err))?;
+        let mut said = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(Box::new(SoloTerm { solo, _lock: Some(file) }))),
+                Err(TryLockError::WouldBlock) => {
+                    if !said {
+                        tracing::info!(lock = %path.display(), "standing by: another process has the lock");
+                        said = true;
+                    }
+                }
+                Err(TryLockError::Error(err)) => {
+                    return Err(LeaderError::unavailable(doing(), err));
+                }
+            }
+            tokio::select! {
+                () = stop.requested() => return Ok(None),
+                () = sleep(LOCK_WAIT) => (),
+            }
+        }
+    }
+
+    async fn check(&self) -> Result<String, LeaderError> {
+        Ok(match &self.dir {
+            None => "no election; the checkpoint is in memory only".to_owned(),
+            Some(dir) => format!("no election; the checkpoint is in `{}`", dir.display()),
+        })
+    }
+}
+
+/// A term that lasts as long as the process.
+struct SoloTerm {
+    solo: Solo,
+    /// Unlocked when it is closed.
+    _lock: Option<File>,
+}
+
+#[async_trait]
+impl Term for SoloTerm {
+    async fn load(&self) -> Result<Saved, LeaderError> {
+        let Some(dir) = self.solo.dir.clone() else {
+            let memory = self.solo.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            return Ok(memory.clone().map_or(Saved::Nothing, |it| Saved::Ours(Box::new(it))));
+        };
+        let head_path = self.solo.path(&dir, "cursor");
+        let doing = format!("read the checkpoint `{}`", head_path.display());
+        let solo = self.solo.clone();
+        let read = blocking(move || {
+            let Some(head) = read(&head_path)? else { return Ok((Saved::Nothing, 0)) };
+            let shards: io::Result<Vec<_>> = (0..cursor::shard_count(&head))
+                .map(|number| read(&solo.path(&dir, &format!("cursor.{number}"))))
+                .collect();
+            Ok(cursor::decode(Some(&head), &shards?, None))
+        });
+        let (saved, damaged) = read.await.map_err(|err| LeaderError::unavailable(doing, err))?;
+        if damaged > 0 {
+            tracing::error!(
+                damaged,
+                "parts of the checkpoint are damaged; task events of some allocations will be \
+                 published again when these change"
+            );
+        }
+        Ok(saved)
+    }
+
+    async fn save(&self, cursor: &mut Cursor) -> Result<(), LeaderError> {
+        let Some(dir) = self.solo.dir.clone() else {
+            *self.solo.memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(cursor.clone());
+            return Ok(());
+        };
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
+        let Encoded { shards, head, .. } = cursor.encode(now);
+        let doing = format!("save the checkpoint in `{}`", dir.display());
+        let solo = self.solo.clone();
+        let written = blocking(move || {
+            for (number, bytes) in shards {
+                replace(&dir, &solo.path(&dir, &format!("cursor.{number}")), &bytes)?;
+            }
+            replace(&dir, &solo.path(&dir, "cursor"), &head)
+        });
+        written.await.map_err(|err| LeaderError::unavailable(doing, err))?;
+        cursor.saved();
+        Ok(())
+    }
+
+    async fn over(&self) {
+        std::future::pending().await
+    }
+
+    fn holds(&self) -> bool {
+        true
+    }
+
+    async fn resign(self: Box<Self>) {}
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|err| Err(io::Error::other(err)))
+}
+
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(err),
+    }
+}
+
+/// Replaces a file so that a crash leaves the old one or the new one, whole.
+fn replace(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = dir.join(name);
+    let mut file = File::create(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    // The name is in the directory, which is written on its own. Windows cannot open one.
+    #[cfg(unix)]
+    File::open(dir)?.sync_all()?;
+    Ok(())
+}
