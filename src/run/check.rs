@@ -1,0 +1,43 @@
+//! `--check`: connects to everything, changes nothing, and says what works.
+
+use super::{Config, flags::print};
+use crate::{
+    cursor::Index,
+    error::Chain,
+    api::Query,
+    streams::Resource,
+};
+
+/// Prints a line for each thing tried; whether all of them work.
+pub(super) async fn check<R: Resource>(config: &Config) -> bool {
+    let query = Query {
+        past: None,
+        wait: std::time::Duration::ZERO,
+        stale: false,
+        namespace: config.scope.namespace.to_string(),
+        prefix: None,
+    };
+    let nomad = match R::list(&config.nomad, &query).await {
+        Ok(page) if page.index > Index(0) || page.known_leader => Ok(format!(
+            "{}: the list of {} can be read, at index {}",
+            config.nomad.name(),
+            R::NAME,
+            page.index
+        )),
+        Ok(_) => Err(format!("{}: it knows no leader", config.nomad.name())),
+        Err(err) => Err(Chain(&err).to_string()),
+    };
+    let leader = config.leader.check().await.map_err(|err| Chain(&err).to_string());
+    let sink = config.delivery.sink().check().await;
+    let sink = sink.map(|()| "ready".to_owned()).map_err(|err| Chain(&err).to_string());
+    let mut all = true;
+    for (what, result) in [("nomad", nomad), ("leader", leader), ("sink", sink)] {
+        all &= result.is_ok();
+        let (word, text) = match result {
+            Ok(text) => ("ok", text),
+            Err(text) => ("FAILED", text),
+        };
+        print(&format!("{what:<8}{word:<8}{text}\n"));
+    }
+    all
+}
