@@ -135,6 +135,7 @@ pub struct Cursor {
     newest: Nanos,
     shards: u32,
     dirty: BTreeSet<u32>,
+    moves: u64,
 }
 
 impl Cursor {
@@ -186,8 +187,15 @@ impl Cursor {
         self.floor_is_known
     }
 
+    /// How often it has moved: the same number means that there is nothing new to save.
+    #[must_use]
+    pub fn moves(&self) -> u64 {
+        self.moves
+    }
+
     /// A record is durable.
     pub fn apply(&mut self, mark: Mark) {
+        self.moves += 1;
         match mark {
             Mark::Object { key, index, hash } => {
                 if index >= self.floor {
@@ -219,6 +227,7 @@ impl Cursor {
                 self.since = Since::Floor;
             }
             Move::Lower(floor) => {
+                self.moves += 1;
                 self.floor = *floor;
                 self.floor_is_known = false;
                 self.above.clear();
@@ -239,6 +248,7 @@ impl Cursor {
             self.since = Since::Floor;
         }
         if floor > self.floor {
+            self.moves += 1;
             self.floor = floor;
             self.floor_is_known = known;
             self.above.retain(|_, (index, _)| *index >= floor);

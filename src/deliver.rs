@@ -244,8 +244,9 @@ impl Delivery {
             unavailable(trouble, &*source);
             return Ok(false);
         }
+        let reason = Chain(&*source).to_string();
         if let Some(dead_letter) = &self.dead_letter
-            && let Err(err) = dead_letter.append(record, &*source).await
+            && let Err(err) = dead_letter.append(record, reason.clone()).await
         {
             // Going on would lose the record without a trace.
             unavailable(trouble, &err);
@@ -257,7 +258,7 @@ impl Delivery {
             id,
             bytes = record.body.len(),
             kept = self.dead_letter.is_some(),
-            error = %Chain(&*source),
+            error = reason,
             "the sink rejected a record for good; raise the receiver's limits, or set \
              NOMAD_FIREHOSE_DEAD_LETTER to keep such records"
         );

@@ -1,9 +1,12 @@
 //! Who may publish, and from where. To add a backend: a file here, its `mod` line, and its arm in
 //! [`from_env`].
 
+use std::{path::PathBuf, time::Duration};
+
 use async_trait::async_trait;
 
 use crate::{
+    api,
     cursor::{Cursor, Saved},
     env::{Env, Noted},
     error::BoxError,
@@ -67,6 +70,24 @@ impl LeaderError {
     pub fn unavailable(doing: impl Into<String>, source: impl Into<BoxError>) -> Self {
         Self::Unavailable { doing: doing.into(), source: source.into() }
     }
+}
+
+/// Election by a Consul lock, with the Go tool's keys.
+#[must_use]
+pub fn consul(
+    consul: api::Consul,
+    prefix: &str,
+    lock: &str,
+    ttl: Duration,
+    lock_delay: Duration,
+) -> Box<dyn Leader> {
+    Box::new(consul::Consul::new(consul, prefix, lock, ttl, lock_delay))
+}
+
+/// No election; the checkpoint is in a directory, or in memory.
+#[must_use]
+pub fn solo(dir: Option<PathBuf>, lock: &'static str) -> Box<dyn Leader> {
+    Box::new(solo::Solo::new(dir, lock))
 }
 
 /// The backend that `NOMAD_FIREHOSE_LEADER` names, for the stream whose keys are called `lock`.

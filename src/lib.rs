@@ -35,6 +35,3 @@ pub mod telemetry;
 
 #[cfg(feature = "demo")]
 pub mod standin;
-
-#[cfg(feature = "demo")]
-pub mod standin;

@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     backoff::Backoff,
-    cursor::{Cursor, Move},
+    cursor::Cursor,
     deliver::{Delivered, Delivery, Fatal},
     error::Chain,
     leader::{LeaderError, Term},
@@ -114,7 +114,7 @@ async fn publish_batch(
         let count = piece.len();
         let cursor = &mut checkpoint.cursor;
         let delivered = delivery.deliver(piece, cursor, checkpoint.term, stop).await;
-        checkpoint.touch(count);
+        checkpoint.note(count);
         match delivered? {
             Delivered::All => (),
             Delivered::Stopped => return Ok(Some(Ended::Stopped)),
@@ -129,11 +129,9 @@ async fn publish_batch(
         checkpoint.cursor.apply(*mark);
     }
     if let Some(then) = then {
-        checkpoint.go(&then);
+        checkpoint.cursor.go(&then);
     }
-    if !silent.is_empty() {
-        checkpoint.touch(0);
-    }
+    checkpoint.note(0);
     Ok(None)
 }
 
@@ -143,6 +141,8 @@ struct Checkpoint<'a> {
     term: &'a dyn Term,
     every: Duration,
     metrics: &'a Metrics,
+    /// How often the cursor had moved when it was last looked at.
+    moves: u64,
     /// Records since the last save.
     unsaved: usize,
     /// When the first and the last of what is unsaved came.
@@ -154,21 +154,19 @@ struct Checkpoint<'a> {
 impl<'a> Checkpoint<'a> {
     fn new(cursor: Cursor, term: &'a dyn Term, every: Duration, metrics: &'a Metrics) -> Self {
         let backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
-        Self { cursor, term, every, metrics, unsaved: 0, since: None, backoff, not_before: None }
+        let moves = cursor.moves();
+        let (unsaved, since, not_before) = (0, None, None);
+        Self { cursor, term, every, metrics, moves, unsaved, since, backoff, not_before }
     }
 
-    /// There is more to save.
-    fn touch(&mut self, records: usize) {
-        self.unsaved += records;
-        let now = Instant::now();
-        self.since = Some((self.since.map_or(now, |(first, _)| first), now));
-    }
-
-    fn go(&mut self, to: &Move) {
-        let before = self.cursor.floor();
-        self.cursor.go(to);
-        if self.cursor.floor() != before {
-            self.touch(0);
+    /// So many more records are published, or were tried: is there more to save?
+    fn note(&mut self, records: usize) {
+        let moves = self.cursor.moves();
+        if moves != self.moves {
+            self.moves = moves;
+            self.unsaved += records;
+            let now = Instant::now();
+            self.since = Some((self.since.map_or(now, |(first, _)| first), now));
         }
     }
 

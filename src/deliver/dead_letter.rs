@@ -9,7 +9,6 @@ use std::{
 
 use crate::{
     env::{Env, Noted},
-    error::Chain,
     record::{Record, json},
 };
 
@@ -44,10 +43,10 @@ impl DeadLetter {
     pub(super) async fn append(
         &self,
         record: &Record,
-        reason: &(dyn std::error::Error + 'static),
+        reason: String,
     ) -> Result<(), DeadLetterError> {
         let id = json::quoted(&record.meta.id);
-        let reason = json::quoted(&Chain(reason).to_string());
+        let reason = json::quoted(&reason);
         let mut line = format!(r#"{{"id":{id},"reason":{reason},"body":"#).into_bytes();
         line.extend_from_slice(&record.body);
         line.extend_from_slice(b"}\n");

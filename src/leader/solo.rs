@@ -38,7 +38,11 @@ impl Solo {
         {
             return Err(env.note(name, format!("cannot make `{}`: {err}", dir.display())));
         }
-        Ok(Self { dir, stream, memory: Arc::default() })
+        Ok(Self::new(dir, stream))
+    }
+
+    pub(super) fn new(dir: Option<PathBuf>, stream: &'static str) -> Self {
+        Self { dir, stream, memory: Arc::default() }
     }
 
     fn path(&self, dir: &Path, suffix: &str) -> PathBuf {

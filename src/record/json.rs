@@ -206,19 +206,19 @@ mod tests {
     #[test]
     fn the_hash_never_changes_between_versions() {
         // Event ids and saved positions hold it.
-        assert_eq!(hash(br#"{"Type":"Started","Time":1}"#, &[]), 0);
+        assert_eq!(hash(br#"{"Type":"Started","Time":1}"#, &[]), 0xb9024e4683bfdec4);
     }
 
     proptest! {
         #[test]
         fn any_text_is_walked_without_panic(text in ".{0,64}") {
-            hash(text.as_bytes(), &[]);
+            let _ = hash(text.as_bytes(), &[]);
         }
 
         #[test]
         fn any_bytes_are_walked_without_panic(text in proptest::collection::vec(
             prop::sample::select(b"{}[]\",:\\ 1a".to_vec()), 0..64)) {
-            hash(&text, &[]);
+            let _ = hash(&text, &[]);
         }
     }
 }

@@ -1,0 +1,258 @@
+//! A Nomad server, as far as a firehose sees one.
+
+mod http;
+mod state;
+mod stub;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{Router, body::Bytes};
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+
+use self::state::{Key, State, Verbatim};
+use super::{
+    answer,
+    fault::{Fault, Reach, Request, Script},
+};
+
+/// Which recorded server a stand-in behaves as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// Nomad 1.0.18.
+    V1_0,
+    /// Nomad 2.0.5.
+    V2_0,
+}
+
+/// A table with an index of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// `/v1/allocations`; what is stored is what the list shows.
+    Allocations,
+    /// `/v1/nodes` shows stubs of what is stored, `/v1/node/:id` all of it.
+    Nodes,
+    /// `/v1/evaluations`; what is stored is what the list shows.
+    Evaluations,
+    /// `/v1/jobs` shows stubs of what is stored, `/v1/job/:id` all of it.
+    Jobs,
+    /// `/v1/deployments`; what is stored is what the list shows.
+    Deployments,
+}
+
+/// The state of a cluster at one moment.
+#[derive(Clone)]
+pub struct Snapshot(Arc<State>);
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("index", &self.0.index).finish_non_exhaustive()
+    }
+}
+
+/// A shared handle on one stand-in.
+#[derive(Clone)]
+pub struct Nomad(Arc<Shared>);
+
+struct Shared {
+    version: Version,
+    state: Mutex<State>,
+    token: Mutex<Option<String>>,
+    jitter: Mutex<Duration>,
+    follower: Mutex<Option<Snapshot>>,
+    script: Script,
+    changed: watch::Sender<()>,
+}
+
+impl Nomad {
+    /// A fresh cluster, in which nothing was ever written.
+    pub fn new(version: Version) -> Self {
+        Self(Arc::new(Shared {
+            version,
+            state: Mutex::new(State::new()),
+            token: Mutex::default(),
+            jitter: Mutex::default(),
+            follower: Mutex::default(),
+            script: Script::default(),
+            changed: watch::Sender::new(()),
+        }))
+    }
+
+    /// The HTTP API.
+    pub fn router(&self) -> Router {
+        Router::new().fallback(http::handle).with_state(self.clone()).layer(answer::compression())
+    }
+
+    /// Creates or replaces an object; the index at which that happened.
+    pub fn upsert(&self, table: Table, object: Map<String, Value>) -> u64 {
+        self.upsert_many([(table, object)])
+    }
+
+    /// Creates or replaces several objects at one index.
+    pub fn upsert_many(
+        &self,
+        objects: impl IntoIterator<Item = (Table, Map<String, Value>)>,
+    ) -> u64 {
+        self.change(|state| {
+            let index = state.advance();
+            objects.into_iter().for_each(|(table, object)| state.put(index, table, object));
+            index
+        })
+    }
+
+    /// Writes an object at an index of the caller's choice, as a second commit at an index that readers have seen.
+    pub fn upsert_at(&self, index: u64, table: Table, object: Map<String, Value>) {
+        self.change(|state| state.put(index, table, object));
+    }
+
+    /// Removes an object, as garbage collection does; nodes have no namespace (`""`).
+    pub fn delete(&self, table: Table, namespace: &str, id: &str) -> u64 {
+        self.change(|state| {
+            let index = state.advance();
+            state.remove(index, table, &Key::new(namespace, id));
+            index
+        })
+    }
+
+    /// Moves the index of a table and nothing else, as bookkeeping does (node events, updates of allocations).
+    pub fn touch(&self, table: Table) -> u64 {
+        self.change(|state| {
+            let index = state.advance();
+            state.table_mut(table).index = index;
+            index
+        })
+    }
+
+    /// Replaces the summary of a job, which moves the index of the job list but of no job.
+    pub fn set_summary(&self, namespace: &str, id: &str, summary: Map<String, Value>) -> u64 {
+        self.change(|state| {
+            let index = state.advance();
+            state.put_summary(index, Key::new(namespace, id), summary);
+            index
+        })
+    }
+
+    /// Creates a namespace; `default` is there from the beginning.
+    pub fn add_namespace(&self, name: &str) -> u64 {
+        self.change(|state| {
+            let index = state.advance();
+            state.put_namespace(index, name);
+            index
+        })
+    }
+
+    /// Serves these bytes as the list (in namespace `default` and for `*`) until the table is written again.
+    pub fn serve_recorded(&self, table: Table, list: Bytes, index: u64) {
+        self.serve_verbatim(table, Verbatim::Recorded(list), index);
+    }
+
+    /// Serves a list whose elements are made anew for each request, while it is sent.
+    pub fn serve_generated<I>(
+        &self,
+        table: Table,
+        index: u64,
+        elements: impl Fn() -> I + Send + Sync + 'static,
+    ) where
+        I: Iterator<Item = Bytes> + Send + 'static,
+    {
+        let elements = move || -> Box<dyn Iterator<Item = Bytes> + Send> { Box::new(elements()) };
+        self.serve_verbatim(table, Verbatim::Generated(Arc::new(elements)), index);
+    }
+
+    /// Serves these bytes as the object until it is written again; nodes have no namespace (`""`).
+    pub fn serve_object(&self, table: Table, namespace: &str, id: &str, body: Bytes) {
+        self.change(|state| state.put_recorded(table, Key::new(namespace, id), body));
+    }
+
+    /// Sets the counter from which every change takes its index: the next one has `index + 1`. With the snapshot of a
+    /// fresh cluster restored before, this is a cluster that was rebuilt from nothing.
+    pub fn set_index(&self, index: u64) {
+        self.change(|state| state.index = index);
+    }
+
+    /// The last index that was given out.
+    pub fn index(&self) -> u64 {
+        self.state().index
+    }
+
+    /// Saves the state.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(Arc::new(self.state().clone()))
+    }
+
+    /// Restores a state, objects and indexes of tables; the next change goes on from the present counter, as in Nomad.
+    pub fn restore(&self, snapshot: &Snapshot) {
+        self.change(|state| *state = state.restored(&snapshot.0));
+    }
+
+    /// Lets reads that allow `stale` see this state, as of a follower that hangs, until that is taken back with `None`.
+    pub fn lag(&self, follower: Option<Snapshot>) {
+        *lock(&self.0.follower) = follower;
+        self.0.changed.send_replace(());
+    }
+
+    /// Scripts a fault for the next request whose path, or method and path (`GET /v1/jobs`), begins with `prefix`.
+    pub fn script(&self, prefix: &str, fault: Fault) {
+        self.0.script.add(prefix, fault);
+    }
+
+    /// How many scripted faults still wait for their request.
+    pub fn faults_left(&self) -> usize {
+        self.0.script.pending()
+    }
+
+    /// What was asked so far, oldest first.
+    pub fn requests(&self) -> Vec<Request> {
+        self.0.script.requests()
+    }
+
+    /// While true, requests vanish without an answer, those under way included.
+    pub fn partition(&self, on: bool) {
+        self.0.script.set_reach(if on { Reach::Silent } else { Reach::Connected });
+    }
+
+    /// While true, every request is answered with 500 for want of a leader.
+    pub fn leaderless(&self, on: bool) {
+        self.0.script.set_reach(if on { Reach::Leaderless } else { Reach::Connected });
+    }
+
+    /// Demands this token; without one everybody may read.
+    pub fn require_token(&self, token: Option<String>) {
+        *lock(&self.0.token) = token;
+    }
+
+    /// Lets blocking queries wait longer than they ask by this time, at most a sixteenth of the wait.
+    pub fn set_jitter(&self, jitter: Duration) {
+        *lock(&self.0.jitter) = jitter;
+    }
+
+    fn serve_verbatim(&self, table: Table, list: Verbatim, index: u64) {
+        self.change(|state| {
+            state.index = state.index.max(index);
+            let table = state.table_mut(table);
+            table.index = index;
+            table.verbatim = Some(list);
+        });
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.0.state)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let done = change(&mut self.state());
+        self.0.changed.send_replace(());
+        done
+    }
+}
+
+/// A test that panicked with the lock held left the state whole: every change is made in one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

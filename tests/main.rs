@@ -1,0 +1,11 @@
+//! Everything that needs no server: one test binary, so that it links once.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, unreachable_pub)]
+
+mod connecting;
+mod contract;
+mod environment;
+mod openapi;
+mod publishing;
+mod support;
+mod tidy;

@@ -1,0 +1,303 @@
+//! What the tests run against: stand-ins for Nomad and Consul in this process, a sink that fails
+//! on request, and a firehose that runs until it is told to stop.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use nomad_firehose::{
+    api,
+    cursor::Start,
+    deliver::Delivery,
+    leader::{self, Leader},
+    metrics::Metrics,
+    record::{Limits, Record},
+    run::{Config, lead},
+    shutdown::{self, Trigger},
+    sink::{DeliverError, Failure, FailureKind, Sink},
+    standin,
+    streams::Resource,
+    watch::Scope,
+};
+use serde_json::{Map, Value};
+use tokio::{task::JoinHandle, time::sleep};
+
+pub use nomad_firehose::standin::nomad::{Table, Version};
+
+/// What the sink does next.
+#[derive(Debug)]
+pub enum Fault {
+    /// The records at these positions do not get through; the others do.
+    Lose(Vec<usize>),
+    /// The records with these keys are refused for good, in whatever call they come.
+    Refuse(Vec<String>),
+    /// The records get through, and then an error says that they did not.
+    FailAfter,
+    /// Nothing gets through.
+    Away,
+    /// Never answers.
+    Hang,
+    /// Standard output is gone.
+    Gone,
+}
+
+/// A sink that keeps what it is given, and fails on request.
+#[derive(Clone, Default)]
+pub struct FaultySink {
+    got: Arc<Mutex<Vec<Record>>>,
+    faults: Arc<Mutex<VecDeque<Fault>>>,
+    refused: Arc<Mutex<Vec<String>>>,
+    calls: Arc<Mutex<Vec<usize>>>,
+    pub limits: Limits,
+}
+
+impl FaultySink {
+    pub fn fault(&self, fault: Fault) {
+        self.faults.lock().unwrap().push_back(fault);
+    }
+
+    pub fn records(&self) -> Vec<Record> {
+        self.got.lock().unwrap().clone()
+    }
+
+    pub fn ids(&self) -> Vec<String> {
+        self.records().into_iter().map(|it| it.meta.id).collect()
+    }
+
+    /// The subjects of what arrived: objects, or allocation and task.
+    pub fn subjects(&self) -> Vec<String> {
+        self.records().into_iter().map(|it| it.meta.subject).collect()
+    }
+
+    pub fn bodies(&self) -> Vec<Value> {
+        let body = |it: &Record| serde_json::from_slice(&it.body).unwrap();
+        self.records().iter().map(body).collect()
+    }
+
+    pub fn count(&self) -> usize {
+        self.got.lock().unwrap().len()
+    }
+
+    /// Sizes of the calls so far.
+    pub fn calls(&self) -> Vec<usize> {
+        self.calls.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Sink for FaultySink {
+    async fn deliver(&self, records: &[Record]) -> Result<(), DeliverError> {
+        self.calls.lock().unwrap().push(records.len());
+        let fault = self.faults.lock().unwrap().pop_front();
+        let mut lost = Vec::new();
+        match &fault {
+            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Away) => return Err(DeliverError::Unavailable("injected".into())),
+            Some(Fault::Gone) => return Err(DeliverError::Fatal("injected".into())),
+            Some(Fault::Refuse(keys)) => self.refused.lock().unwrap().extend(keys.clone()),
+            Some(Fault::Lose(positions)) => lost.clone_from(positions),
+            Some(Fault::FailAfter) | None => (),
+        }
+        let refused = self.refused.lock().unwrap().clone();
+        let mut failures = Vec::new();
+        for (position, record) in records.iter().enumerate() {
+            let kind = if refused.iter().any(|it| **it == *record.key) {
+                FailureKind::Rejected
+            } else if lost.contains(&position) {
+                FailureKind::Transient
+            } else {
+                self.got.lock().unwrap().push(record.clone());
+                continue;
+            };
+            failures.push(Failure { position, kind, source: "injected".into() });
+        }
+        match fault {
+            Some(Fault::FailAfter) => Err(DeliverError::Unavailable("injected".into())),
+            _ if failures.is_empty() => Ok(()),
+            _ => Err(DeliverError::Failed(failures)),
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+}
+
+/// A Nomad, a Consul, and what is published of the one under the rule of the other.
+pub struct World {
+    pub nomad: standin::nomad::Nomad,
+    pub consul: standin::consul::Consul,
+    pub sink: FaultySink,
+    pub start: Start,
+    pub namespace: &'static str,
+}
+
+/// A firehose that runs.
+pub struct Running {
+    trigger: Trigger,
+    task: JoinHandle<Result<(), String>>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl World {
+    pub fn new(version: Version) -> Self {
+        Self {
+            nomad: standin::nomad::Nomad::new(version),
+            consul: standin::consul::Consul::new(),
+            sink: FaultySink::default(),
+            start: Start::Earliest,
+            namespace: "*",
+        }
+    }
+
+    /// A leader that competes for the lock of the stream.
+    pub fn leader<R: Resource>(&self) -> Box<dyn Leader> {
+        let consul = api::Consul::stand_in(self.consul.router(), client());
+        let (ttl, lock_delay) = (Duration::from_secs(10), Duration::from_secs(1));
+        leader::consul(consul, "nomad-firehose", R::LOCK, ttl, lock_delay)
+    }
+
+    /// Starts a copy of the firehose.
+    pub fn start<R: Resource>(&self) -> Running {
+        self.start_with::<R>(self.leader::<R>())
+    }
+
+    pub fn start_with<R: Resource>(&self, leader: Box<dyn Leader>) -> Running {
+        api::connect::install_crypto();
+        let metrics = Arc::new(Metrics::default());
+        let grace = Duration::from_secs(3);
+        let config = Config {
+            nomad: api::Nomad::stand_in(self.nomad.router(), client()),
+            scope: Scope { namespace: self.namespace.into(), source: "/nomad/test".into() },
+            delivery: Delivery::new(Box::new(self.sink.clone()), grace, metrics.clone()),
+            leader,
+            start: self.start,
+            checkpoint: Duration::from_secs(10),
+            grace,
+            metrics: metrics.clone(),
+        };
+        let (trigger, stop) = shutdown::channel();
+        let task = tokio::spawn(async move {
+            lead::<R>(&config, &stop).await.map_err(|err| err.to_string())
+        });
+        Running { trigger, task, metrics }
+    }
+
+    /// The Go tool's position of the stream, as Consul has it.
+    pub fn value<R: Resource>(&self) -> Option<String> {
+        let value = self.consul.value(&format!("nomad-firehose/{}.value", R::LOCK))?;
+        Some(String::from_utf8(value).unwrap())
+    }
+
+    pub async fn published(&self, count: usize) {
+        let what = format!("{count} records");
+        until(&what, || self.sink.count() >= count).await;
+    }
+}
+
+impl Running {
+    /// As SIGTERM does.
+    pub async fn stop(self) {
+        self.trigger.stop();
+        self.task.await.unwrap().unwrap();
+    }
+
+    /// As SIGKILL does: nothing is saved, nothing released.
+    pub async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+        // The trigger asks to stop when it is dropped; nobody listens any more.
+    }
+
+    /// Waits until it ends by itself, with an error.
+    pub async fn fails(self) -> String {
+        self.task.await.unwrap().unwrap_err()
+    }
+}
+
+/// A client without system certificates: nothing here uses TLS.
+pub fn client() -> reqwest::Client {
+    api::connect::install_crypto();
+    reqwest::Client::builder().tls_certs_only([]).build().unwrap()
+}
+
+/// Waits for a condition, for up to an hour of the paused clock.
+pub async fn until(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..36_000 {
+        if condition() {
+            return;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{what}: has not come about within an hour");
+}
+
+/// Lets time pass.
+pub async fn pass(seconds: u64) {
+    sleep(Duration::from_secs(seconds)).await;
+}
+
+/// An object from JSON.
+pub fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        other => panic!("not an object: {other}"),
+    }
+}
+
+/// A node with this status.
+pub fn node(id: &str, status: &str) -> Map<String, Value> {
+    object(serde_json::json!({
+        "ID": uuid(id), "Name": id, "Status": status, "Events": [], "Datacenter": "dc1",
+    }))
+}
+
+/// An evaluation with this status.
+pub fn evaluation(id: &str, namespace: &str, status: &str) -> Map<String, Value> {
+    object(serde_json::json!({
+        "ID": uuid(id), "Namespace": namespace, "JobID": "web", "Type": "service", "Status": status,
+        "TriggeredBy": "job-register", "Priority": 50,
+    }))
+}
+
+/// A job with this status.
+pub fn job(id: &str, namespace: &str, status: &str) -> Map<String, Value> {
+    object(serde_json::json!({
+        "ID": id, "Name": id, "Namespace": namespace, "Type": "service", "Status": status, "Version": 0,
+    }))
+}
+
+/// An allocation with one task, `main`, that has had events at these times.
+pub fn allocation(id: &str, times: &[i64]) -> Map<String, Value> {
+    let events: Vec<Value> = times.iter().map(|time| event(*time)).collect();
+    object(serde_json::json!({
+        "ID": uuid(id), "Name": format!("{id}.web[0]"), "Namespace": "default", "NodeID": uuid("n"),
+        "JobID": "web", "TaskGroup": "web", "EvalID": uuid("e"), "DesiredStatus": "run",
+        "DesiredDescription": "", "ClientStatus": "running", "ClientDescription": "",
+        "TaskStates": {"main": {
+            "State": "running", "Failed": false, "StartedAt": null, "FinishedAt": null,
+            "Events": events,
+        }},
+    }))
+}
+
+/// A task event; the first of a task is `Received`.
+fn event(time: i64) -> Value {
+    let kind = if time % 1_000 == 1 { "Received" } else { "Driver" };
+    serde_json::json!({"Type": kind, "Time": time, "Message": format!("at {time}"), "FailsTask": false})
+}
+
+/// The times of the task events that arrived, in order.
+pub fn times(sink: &FaultySink) -> Vec<i64> {
+    sink.bodies().iter().map(|it| it["TaskEvent"]["Time"].as_i64().unwrap()).collect()
+}
+
+/// A UUID for a short name.
+pub fn uuid(name: &str) -> String {
+    let mut digits: String = name.bytes().map(|it| format!("{it:02x}")).collect();
+    digits.truncate(12);
+    format!("00000000-0000-4000-8000-{digits:0>12}")
+}
