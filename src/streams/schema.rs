@@ -34,7 +34,8 @@ fn require_documented(schema: &mut Schema) {
             "false" => "boolean",
             _ => "string",
         };
-        let property = properties.entry(key).or_insert_with(|| json!({}));
+        let absent = || json!({ "description": "Not sent by Nomad: always the zero value." });
+        let property = properties.entry(key).or_insert_with(absent);
         if let Some(property) = property.as_object_mut() {
             property.insert("type".to_owned(), kind.into());
         }
