@@ -114,7 +114,10 @@ impl<R: Resource> Watcher<R> {
             if !matches!(self.reading, Reading::Again | Reading::Regressed) {
                 tokio::time::sleep_until(next).await;
             }
-            next = tokio::time::Instant::now() + poll::LEAST_INTERVAL;
+            next = tokio::time::Instant::now();
+            if self.reading != Reading::Probing {
+                next += poll::LEAST_INTERVAL;
+            }
             match self.pass(&batches).await {
                 Ok(reading) => {
                     self.reading = reading;
