@@ -5,7 +5,11 @@
 mod connecting;
 mod contract;
 mod environment;
+mod failover;
 mod openapi;
+mod process;
+mod properties;
 mod publishing;
 mod support;
 mod tidy;
+mod watching;

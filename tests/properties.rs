@@ -1,0 +1,262 @@
+//! For any history of changes, faults, restarts and crashes: everything is published, in order per
+//! object, and nothing twice without a reason.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nomad_firehose::{
+    standin::Fault as ServerFault,
+    streams::{Allocations, Evaluations, Resource},
+};
+use proptest::prelude::*;
+
+use crate::support::{
+    Fault, Running, Table, Version, World, allocation, evaluation, pass, times, uuid,
+};
+
+/// What happens next.
+#[derive(Clone, Debug)]
+enum Step {
+    /// These objects change, at one index.
+    Change(Vec<u8>),
+    /// An object changes again at the index of its last change.
+    ChangeAgain(u8),
+    /// So many seconds go by.
+    Wait(u8),
+    Nomad(NomadFault),
+    Sink(SinkFault),
+    /// The session of the holder ends.
+    Expire,
+    /// A clean stop, and a new process.
+    Restart,
+    /// A crash, and a new process.
+    Crash,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum NomadFault {
+    Cut(u8),
+    Error,
+    Hang,
+    NoIndex,
+    Dying,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum SinkFault {
+    LoseFirst,
+    FailAfter,
+    Away,
+}
+
+const OBJECTS: u8 = 4;
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let change = proptest::collection::vec(0..OBJECTS, 1..4).prop_map(Step::Change);
+    let nomad = prop_oneof![
+        any::<u8>().prop_map(NomadFault::Cut),
+        Just(NomadFault::Error),
+        Just(NomadFault::Hang),
+        Just(NomadFault::NoIndex),
+        Just(NomadFault::Dying),
+    ];
+    let sink = prop_oneof![
+        Just(SinkFault::LoseFirst),
+        Just(SinkFault::FailAfter),
+        Just(SinkFault::Away)
+    ];
+    let step = prop_oneof![
+        6 => change,
+        1 => (0..OBJECTS).prop_map(Step::ChangeAgain),
+        4 => (0u8..12).prop_map(Step::Wait),
+        2 => nomad.prop_map(Step::Nomad),
+        2 => sink.prop_map(Step::Sink),
+        1 => Just(Step::Expire),
+        1 => Just(Step::Restart),
+        1 => Just(Step::Crash),
+    ];
+    proptest::collection::vec(step, 1..25)
+}
+
+/// Whether a history may make duplicates, and what it did to each object.
+#[derive(Default)]
+struct Told {
+    may_repeat: bool,
+    /// The number of the last change of each object.
+    last: BTreeMap<u8, i64>,
+    /// Every change of each object, in order.
+    all: BTreeMap<u8, Vec<i64>>,
+    changes: i64,
+}
+
+/// Plays a history against one stream, and lets it settle.
+async fn play<R: Resource>(
+    world: &World,
+    steps: &[Step],
+    change: impl Fn(&World, &[(u8, Vec<i64>)], bool),
+) -> Told {
+    let mut told = Told::default();
+    let mut running: Running = world.start::<R>();
+    for step in steps {
+        match step {
+            Step::Change(objects) => {
+                let objects: BTreeSet<u8> = objects.iter().copied().collect();
+                let states: Vec<_> = objects.into_iter().map(|it| told.change(it)).collect();
+                change(world, &states, false);
+            }
+            Step::ChangeAgain(object) if told.last.contains_key(object) => {
+                let state = told.change(*object);
+                change(world, &[state], true);
+            }
+            Step::ChangeAgain(_) => (),
+            Step::Wait(seconds) => pass((*seconds).into()).await,
+            Step::Nomad(fault) => world.nomad.script("/v1/", server_fault(*fault)),
+            Step::Sink(fault) => {
+                told.may_repeat |= matches!(fault, SinkFault::FailAfter);
+                world.sink.fault(match fault {
+                    SinkFault::LoseFirst => Fault::Lose(vec![0]),
+                    SinkFault::FailAfter => Fault::FailAfter,
+                    SinkFault::Away => Fault::Away,
+                });
+            }
+            Step::Expire => {
+                told.may_repeat = true;
+                let lock = format!("nomad-firehose/{}.lock", R::LOCK);
+                if let Some(session) = world.consul.entry(&lock).and_then(|it| it.session) {
+                    world.consul.expire(&session);
+                }
+            }
+            Step::Restart => {
+                running.stop().await;
+                running = world.start::<R>();
+            }
+            Step::Crash => {
+                told.may_repeat = true;
+                running.kill().await;
+                running = world.start::<R>();
+            }
+        }
+    }
+    // Longer than a wait for a list that nothing wakes.
+    pass(1_000).await;
+    running.stop().await;
+    told
+}
+
+impl Told {
+    fn change(&mut self, object: u8) -> (u8, Vec<i64>) {
+        self.changes += 1;
+        self.last.insert(object, self.changes);
+        let all = self.all.entry(object).or_default();
+        all.push(self.changes);
+        (object, all.clone())
+    }
+}
+
+fn server_fault(fault: NomadFault) -> ServerFault {
+    match fault {
+        NomadFault::Cut(bytes) => ServerFault::CutBody { after_bytes: bytes.into() },
+        NomadFault::Error => ServerFault::status(500, "No cluster leader"),
+        NomadFault::Hang => ServerFault::Hang,
+        NomadFault::NoIndex => ServerFault::NoIndex,
+        NomadFault::Dying => ServerFault::EmptyDying,
+    }
+}
+
+fn name(object: u8) -> String {
+    format!("o{object}")
+}
+
+fn paused<F: Future>(future: F) -> F::Output {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().start_paused(true).build().unwrap().block_on(future)
+}
+
+fn unique(ids: &[String]) -> bool {
+    ids.iter().collect::<BTreeSet<_>>().len() == ids.len()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_last_state_of_every_object_is_published_and_none_goes_back(steps in steps()) {
+        paused(async {
+            let world = World::new(Version::V2_0);
+            let told = play::<Evaluations>(&world, &steps, |world, states, again| {
+                let rows: Vec<_> = states
+                    .iter()
+                    .map(|(object, all)| {
+                        let status = all.last().unwrap().to_string();
+                        (Table::Evaluations, evaluation(&name(*object), "default", &status))
+                    })
+                    .collect();
+                if again {
+                    let index = world.nomad.index();
+                    for (table, row) in rows {
+                        world.nomad.upsert_at(index, table, row);
+                    }
+                } else {
+                    world.nomad.upsert_many(rows);
+                }
+            })
+            .await;
+            for (object, last) in &told.last {
+                let id = uuid(&name(*object));
+                let seen: Vec<i64> = world
+                    .sink
+                    .bodies()
+                    .iter()
+                    .filter(|it| it["ID"] == id.as_str())
+                    .map(|it| it["Status"].as_str().unwrap().parse().unwrap())
+                    .collect();
+                prop_assert_eq!(seen.last(), Some(last), "object {}: {:?}", object, seen);
+                if !told.may_repeat {
+                    prop_assert!(seen.is_sorted(), "object {}: {:?}", object, seen);
+                }
+            }
+            prop_assert!(told.may_repeat || unique(&world.sink.ids()), "{:?}", world.sink.ids());
+            prop_assert_eq!(world.consul.sessions().len(), 0);
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn every_task_event_is_published_in_order(steps in steps()) {
+        paused(async {
+            let mut world = World::new(Version::V1_0);
+            // What a receiver has to say that can fail records one by one.
+            world.sink.limits.one_per_key = true;
+            let told = play::<Allocations>(&world, &steps, |world, states, again| {
+                let rows: Vec<_> = states
+                    .iter()
+                    // Nomad keeps ten events; more would be gaps, which are another test.
+                    .map(|(object, all)| {
+                        let kept = all.len().min(10);
+                        (Table::Allocations, allocation(&name(*object), &all[..kept]))
+                    })
+                    .collect();
+                if again {
+                    let index = world.nomad.index();
+                    for (table, row) in rows {
+                        world.nomad.upsert_at(index, table, row);
+                    }
+                } else {
+                    world.nomad.upsert_many(rows);
+                }
+            })
+            .await;
+            let published = times(&world.sink);
+            for (object, all) in &told.all {
+                let kept = &all[..all.len().min(10)];
+                let mut seen: Vec<i64> = published.iter().copied().filter(|it| kept.contains(it)).collect();
+                if told.may_repeat {
+                    // The first time that each was published.
+                    let mut known = BTreeSet::new();
+                    seen.retain(|it| known.insert(*it));
+                }
+                prop_assert_eq!(&seen[..], kept, "object {}", object);
+            }
+            Ok(())
+        })?;
+    }
+}
