@@ -52,10 +52,10 @@ async fn compare() -> Result<()> {
     let standin = nomad::Nomad::new(nomad::Version::V2_0);
     let element = element();
     let bytes = ALLOCATIONS * element.len();
-    standin.serve_generated(nomad::Table::Allocations, 1_000_000, move || {
+    standin.serve_generated(nomad::Table::Allocations, 2_000_000, move || {
         let element = element.clone();
         (0..ALLOCATIONS).map(move |i| {
-            let (id, index) = (format!("{i:012x}"), format!("{:07}", i + 1));
+            let (id, index) = (format!("{i:012x}"), format!("{}", 1_000_001 + i));
             Bytes::from(element.replace("@@@@@@@@@@@@", &id).replace("1234567", &index))
         })
     });
@@ -74,8 +74,15 @@ async fn compare() -> Result<()> {
         bytes / 1_000_000,
         ALLOCATIONS * TASKS * EVENTS
     );
-    println!("{:<22}{:>10}{:>10}{:>12}{:>12}{:>12}", "", "wall s", "CPU s", "MB/s", "peak MiB", "CPU ratio");
-    for (name, cost) in [("plain download", &download), ("splitter only", &scan), ("firehose-allocations", &firehose)] {
+    println!(
+        "{:<22}{:>10}{:>10}{:>12}{:>12}{:>12}",
+        "", "wall s", "CPU s", "MB/s", "peak MiB", "CPU ratio"
+    );
+    for (name, cost) in [
+        ("plain download", &download),
+        ("splitter only", &scan),
+        ("firehose-allocations", &firehose),
+    ] {
         println!(
             "{name:<22}{:>10.2}{:>10.2}{:>12.0}{:>12.1}{:>12.2}",
             cost.wall.as_secs_f64(),
@@ -85,7 +92,10 @@ async fn compare() -> Result<()> {
             cost.cpu.as_secs_f64() / scan.cpu.as_secs_f64(),
         );
     }
-    println!("CPU to a plain download: {:.2}", firehose.cpu.as_secs_f64() / download.cpu.as_secs_f64());
+    println!(
+        "CPU to a plain download: {:.2}",
+        firehose.cpu.as_secs_f64() / download.cpu.as_secs_f64()
+    );
     if firehose.peak_kib > MEMORY_TARGET_KIB {
         return Err(format!("peak memory is over {} MiB", MEMORY_TARGET_KIB >> 10).into());
     }
@@ -105,9 +115,12 @@ fn child(mode: &str, address: &str) -> Result<Cost> {
     let output = Command::new(std::env::current_exe()?).args([mode, address]).output()?;
     let wall = since.elapsed();
     let text = String::from_utf8(output.stdout)?;
-    let numbers: Vec<u64> = text.split_whitespace().map(str::parse).collect::<std::result::Result<_, _>>()?;
+    let numbers: Vec<u64> =
+        text.split_whitespace().map(str::parse).collect::<std::result::Result<_, _>>()?;
     match numbers.as_slice() {
-        [ticks, peak_kib] => Ok(Cost { wall, cpu: TICK * u32::try_from(*ticks)?, peak_kib: *peak_kib }),
+        [ticks, peak_kib] => {
+            Ok(Cost { wall, cpu: TICK * u32::try_from(*ticks)?, peak_kib: *peak_kib })
+        }
         _ => Err(format!("{mode}: {text} {}", String::from_utf8_lossy(&output.stderr)).into()),
     }
 }
@@ -150,13 +163,11 @@ async fn read(address: &str, split: bool) -> Result<()> {
     let (wait, namespace) = (Duration::ZERO, "*".to_owned());
     let query = Query { past: None, wait, stale: true, namespace, prefix: None };
     let mut body = Allocations::list(&nomad, &query).await?.body;
-    let (mut splitter, mut count) = (Splitter::default(), 0);
+    let mut splitter = Splitter::default();
     while let Some(chunk) = body.next().await {
         let chunk = chunk?;
         let mut rest = &chunk[..];
-        while split && splitter.next(&mut rest, count)?.is_some() {
-            count += 1;
-        }
+        while split && splitter.next(&mut rest)?.is_some() {}
     }
     println!("{} {}", ticks("self")?, peak_kib("self")?);
     Ok(())

@@ -40,7 +40,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments: Arguments = argh::from_env();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let ended = runtime.map_err(BoxError::from).and_then(|runtime| {
         let ended = runtime.block_on(demo(arguments));
         runtime.shutdown_background();
@@ -158,9 +159,16 @@ fn line(record: &Record) -> String {
                 text("/TaskEvent/DisplayMessage")
             ),
         ),
-        "nodes" => (33, format!("{} {} {}", text("/Name"), text("/Status"), text("/SchedulingEligibility"))),
-        "evaluations" => (90, format!("{} {} {}", text("/JobID"), text("/TriggeredBy"), text("/Status"))),
-        "deployments" => (35, format!("{} {} {}", text("/JobID"), text("/Status"), text("/StatusDescription"))),
+        "nodes" => (
+            33,
+            format!("{} {} {}", text("/Name"), text("/Status"), text("/SchedulingEligibility")),
+        ),
+        "evaluations" => {
+            (90, format!("{} {} {}", text("/JobID"), text("/TriggeredBy"), text("/Status")))
+        }
+        "deployments" => {
+            (35, format!("{} {} {}", text("/JobID"), text("/Status"), text("/StatusDescription")))
+        }
         _ => (32, format!("{} {} {}", text("/ID"), text("/Type"), text("/Status"))),
     };
     format!(

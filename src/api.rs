@@ -99,7 +99,8 @@ impl State {
                 use tower::ServiceExt;
                 let request = http::Request::try_from(request)?.map(axum::body::Body::new);
                 let Ok(response) = router.clone().oneshot(request).await;
-                let stream = |body: axum::body::Body| reqwest::Body::wrap_stream(body.into_data_stream());
+                let stream =
+                    |body: axum::body::Body| reqwest::Body::wrap_stream(body.into_data_stream());
                 Ok(response.map(stream).into())
             }
         }

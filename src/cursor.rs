@@ -3,6 +3,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
+    ops::RangeInclusive,
+    time::SystemTime,
 };
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
@@ -31,6 +33,13 @@ impl fmt::Display for Index {
 
 /// Nanoseconds since 1970, by the clock of whoever wrote them.
 pub type Nanos = i64;
+
+/// The time by the clock of this machine.
+#[must_use]
+pub fn now() -> Nanos {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Nanos::try_from(since.as_nanos()).unwrap_or(Nanos::MAX)
+}
 
 /// What a stream publishes, and so what its position is made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -216,8 +225,9 @@ impl Cursor {
             Move::Reach(floor) => self.reach(*floor),
             Move::ReachListed(floor, listed) => {
                 let (shards, dirty) = (self.shards, &mut self.dirty);
-                self.tails.retain(|task, _| {
-                    let keep = listed.contains(&task.allocation);
+                self.tails.retain(|task, tail| {
+                    // One above the floor was published from a list that this one lags behind.
+                    let keep = tail.index > *floor || listed.contains(&task.allocation);
                     if !keep {
                         dirty.insert(shard(*task, shards));
                     }
@@ -275,6 +285,18 @@ impl Cursor {
 fn shard(task: Task, count: u32) -> u32 {
     let bits = count.trailing_zeros();
     if bits == 0 { 0 } else { (task.allocation >> (128 - bits)) as u32 }
+}
+
+/// The tasks of a shard.
+fn shard_range(number: u32, count: u32) -> RangeInclusive<Task> {
+    let bits = count.trailing_zeros();
+    if bits == 0 {
+        let last = Task { allocation: u128::MAX, name: u64::MAX };
+        return Task { allocation: 0, name: 0 }..=last;
+    }
+    let first = u128::from(number) << (128 - bits);
+    let last = Task { allocation: first | (u128::MAX >> bits), name: u64::MAX };
+    Task { allocation: first, name: 0 }..=last
 }
 
 #[cfg(test)]

@@ -119,6 +119,9 @@ impl Seen {
     pub fn events(&self, task: Task, index: Index, events: &[Seal]) -> NewEvents {
         let none = NewEvents { from: events.len(), gap: false, silent: false };
         let all = NewEvents { from: 0, gap: false, silent: false };
+        if events.is_empty() {
+            return none;
+        }
         let Some(tail) = self.cursor.tail(task) else {
             let floor = self.cursor.floor();
             let above = index > floor || (index == floor && self.cursor.floor_is_known());

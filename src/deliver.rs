@@ -1,12 +1,16 @@
 //! Gets records through a sink: in order per key, and again until they are through. The only
 //! place that retries, and the only one that gives a record up.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
-
-use tokio::{
-    sync::Mutex,
-    time::sleep,
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
+
+use tokio::time::sleep;
 
 use crate::{
     backoff::Trouble,
@@ -36,7 +40,7 @@ pub struct Delivery {
     dead_letter: Option<DeadLetter>,
     grace: Duration,
     metrics: Arc<Metrics>,
-    rejected_in_a_row: Mutex<u32>,
+    rejected_in_a_row: AtomicU32,
 }
 
 /// What to do with a record that the sink can never take.
@@ -77,11 +81,19 @@ pub enum Fatal {
     },
 }
 
+/// The receiver takes nothing any more.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{MAX_REJECTED_IN_A_ROW} records in a row were rejected without one success, so the receiver \
+     is taken to be at fault and no more are given up until it takes one"
+)]
+struct TooManyRejected(#[source] BoxError);
+
 impl Delivery {
     /// Publishes through this sink, with the defaults.
     #[must_use]
     pub fn new(sink: Box<dyn Sink>, grace: Duration, metrics: Arc<Metrics>) -> Self {
-        let rejected_in_a_row = Mutex::default();
+        let rejected_in_a_row = AtomicU32::default();
         let on_rejected = OnRejected::default();
         Self { sink, on_rejected, dead_letter: None, grace, metrics, rejected_in_a_row }
     }
@@ -96,9 +108,7 @@ impl Delivery {
         let on_rejected = match env.or(name, "continue".to_owned()) {
             Ok(value) if value == "continue" => Ok(OnRejected::Continue),
             Ok(value) if value == "halt" => Ok(OnRejected::Halt),
-            Ok(value) => {
-                Err(env.note(name, format!("`{value}` is not one of: continue, halt")))
-            }
+            Ok(value) => Err(env.note(name, format!("`{value}` is not one of: continue, halt"))),
             Err(noted) => Err(noted),
         };
         let dead_letter = DeadLetter::from_env(env);
@@ -114,6 +124,12 @@ impl Delivery {
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.sink.limits()
+    }
+
+    /// How long a call may take once the process is asked to stop.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        self.grace
     }
 
     /// The sink itself.
@@ -204,22 +220,28 @@ impl Delivery {
             }
         }
         let mut again = Vec::new();
+        // What follows a failed record of the same key is sent again with it, lest the checkpoint
+        // pass the one that failed.
+        let mut held: HashSet<Arc<str>> = HashSet::new();
         for (record, failure) in call.into_iter().zip(failed) {
             match failure {
+                None if held.contains(&record.key) => again.push(record),
                 None => {
-                    *self.rejected_in_a_row.lock().await = 0;
+                    self.rejected_in_a_row.store(0, Ordering::Relaxed);
                     self.metrics.records_delivered.one();
                     self.metrics.bytes_delivered.add(record.body.len());
                     cursor.apply(record.mark);
                 }
                 Some(Failure { kind: FailureKind::Transient, source, .. }) => {
                     transient(trouble, &*source);
+                    held.insert(record.key.clone());
                     again.push(record);
                 }
                 Some(Failure { kind: FailureKind::Rejected, source, .. }) => {
                     if self.reject(&record, source, trouble).await? {
                         cursor.apply(record.mark);
                     } else {
+                        held.insert(record.key.clone());
                         again.push(record);
                     }
                 }
@@ -239,9 +261,8 @@ impl Delivery {
         if self.on_rejected == OnRejected::Halt {
             return Err(Fatal::Rejected { id, source });
         }
-        let mut in_a_row = self.rejected_in_a_row.lock().await;
-        if *in_a_row >= MAX_REJECTED_IN_A_ROW {
-            unavailable(trouble, &*source);
+        if self.rejected_in_a_row.load(Ordering::Relaxed) >= MAX_REJECTED_IN_A_ROW {
+            unavailable(trouble, &TooManyRejected(source));
             return Ok(false);
         }
         let reason = Chain(&*source).to_string();
@@ -249,10 +270,12 @@ impl Delivery {
             && let Err(err) = dead_letter.append(record, reason.clone()).await
         {
             // Going on would lose the record without a trace.
-            unavailable(trouble, &err);
+            if trouble.is_news(Chain(&err).to_string()) {
+                tracing::error!(error = %Chain(&err), "publishing waits for a dead letter");
+            }
             return Ok(false);
         }
-        *in_a_row += 1;
+        self.rejected_in_a_row.fetch_add(1, Ordering::Relaxed);
         self.metrics.records_rejected.one();
         tracing::error!(
             id,

@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     backoff::Backoff,
-    cursor::Cursor,
+    cursor::{Cursor, Since},
     deliver::{Delivered, Delivery, Fatal},
     error::Chain,
     leader::{LeaderError, Term},
@@ -23,8 +23,7 @@ use crate::{
     watch::{Batch, Watcher},
 };
 
-/// Batches between reading and publishing. With the one being read and the one being published
-/// they are the 16 MiB that the pipeline may hold.
+/// Batches between reading and publishing, beside the one being read and the one being published.
 const QUEUED_BATCHES: usize = 2;
 /// A crash repeats no more records than this.
 const MAX_UNSAVED: usize = 10_000;
@@ -106,6 +105,10 @@ async fn publish_batch(
     stop: &Shutdown,
 ) -> Result<Option<Ended>, Fatal> {
     let Batch { records, silent, then } = batch;
+    // They are of tasks that have no record here.
+    for mark in &silent {
+        checkpoint.cursor.apply(*mark);
+    }
     let mut pieces = Pieces::new(records, delivery.limits());
     while let Some(piece) = pieces.next_piece() {
         if let Some(ended) = checkpoint.make_room(piece.len(), stop).await {
@@ -125,9 +128,6 @@ async fn publish_batch(
             checkpoint.cursor.reach(front.below);
         }
     }
-    for mark in &silent {
-        checkpoint.cursor.apply(*mark);
-    }
     if let Some(then) = then {
         checkpoint.cursor.go(&then);
     }
@@ -145,8 +145,10 @@ struct Checkpoint<'a> {
     moves: u64,
     /// Records since the last save.
     unsaved: usize,
-    /// When the first and the last of what is unsaved came.
-    since: Option<(Instant, Instant)>,
+    /// When the first of what is unsaved came.
+    since: Option<Instant>,
+    /// When the last record came.
+    last: Option<Instant>,
     backoff: Backoff,
     not_before: Option<Instant>,
 }
@@ -155,8 +157,8 @@ impl<'a> Checkpoint<'a> {
     fn new(cursor: Cursor, term: &'a dyn Term, every: Duration, metrics: &'a Metrics) -> Self {
         let backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
         let moves = cursor.moves();
-        let (unsaved, since, not_before) = (0, None, None);
-        Self { cursor, term, every, metrics, moves, unsaved, since, backoff, not_before }
+        let (unsaved, since, last, not_before) = (0, None, None, None);
+        Self { cursor, term, every, metrics, moves, unsaved, since, last, backoff, not_before }
     }
 
     /// So many more records are published, or were tried: is there more to save?
@@ -166,14 +168,19 @@ impl<'a> Checkpoint<'a> {
             self.moves = moves;
             self.unsaved += records;
             let now = Instant::now();
-            self.since = Some((self.since.map_or(now, |(first, _)| first), now));
+            self.since.get_or_insert(now);
+            if records > 0 {
+                self.last = Some(now);
+            }
         }
     }
 
     /// When the next save is due.
     fn due(&self) -> Option<Instant> {
-        let (first, last) = self.since?;
-        let due = std::cmp::min(first + self.every, last + IDLE);
+        // Whoever starts from now has no position before the first list is through.
+        let first = self.since.filter(|_| self.cursor.since() != Since::Now)?;
+        let due = self.last.map_or(first + self.every, |last| last + IDLE);
+        let due = std::cmp::min(first + self.every, due);
         Some(self.not_before.map_or(due, |it| it.max(due)))
     }
 
@@ -186,6 +193,7 @@ impl<'a> Checkpoint<'a> {
                 }
                 self.unsaved = 0;
                 self.since = None;
+                self.last = None;
                 self.not_before = None;
                 self.backoff.reset();
                 Ok(())
@@ -231,7 +239,7 @@ impl<'a> Checkpoint<'a> {
 
     /// The save at the end of a term: once, for whoever comes next reads the rest again.
     async fn save_last(&mut self) {
-        if self.since.is_some() && self.save().await.is_err() {
+        if self.due().is_some() && self.save().await.is_err() {
             tracing::warn!(
                 records = self.unsaved,
                 "the last checkpoint of the term could not be saved; these records will be \

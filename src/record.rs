@@ -144,8 +144,8 @@ impl Pieces {
         let mut keys = HashSet::new();
         let mut skipped = VecDeque::new();
         while let Some(next) = self.rest.front() {
-            let fits = piece.len() < self.limits.records
-                && bytes + next.body.len() <= self.limits.bytes;
+            let fits =
+                piece.len() < self.limits.records && bytes + next.body.len() <= self.limits.bytes;
             if !piece.is_empty() && !fits {
                 break;
             }

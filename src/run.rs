@@ -6,7 +6,7 @@ use tokio::{runtime, time::sleep};
 
 use crate::{
     backoff::Trouble,
-    cursor::{Cursor, Resumed},
+    cursor::{self, Cursor, Resumed},
     env::Env,
     error::{BoxError, Chain},
     leader::{LeaderError, Term},
@@ -77,6 +77,7 @@ fn run_stream<R: Resource>(flags: Flags) -> ExitCode {
         Ok(both) => both,
         Err(problems) => {
             problems.iter().for_each(|it| eprintln!("{it}"));
+            unknown.iter().for_each(|it| eprintln!("{it}"));
             return ExitCode::from(EX_CONFIG);
         }
     };
@@ -121,11 +122,15 @@ async fn until_signalled<R: Resource>(config: Config) -> Result<(), BoxError> {
             ),
         }
     };
+    let work = async {
+        let ended = lead::<R>(&config, &stop).await;
+        config.delivery.sink().close().await;
+        ended
+    };
     tokio::select! {
-        ended = lead::<R>(&config, &stop) => ended?,
-        () = signals => return Ok(()),
+        ended = work => ended?,
+        () = signals => (),
     }
-    config.delivery.sink().close().await;
     tracing::info!(counted = config.metrics.counted(), "stopped");
     Ok(())
 }
@@ -169,7 +174,8 @@ async fn serve_term<R: Resource>(
         config.metrics.clone(),
     );
     let (delivery, every) = (&config.delivery, config.checkpoint);
-    let ended = pipeline::serve(watcher, cursor, delivery, term, stop, every, &config.metrics).await;
+    let ended =
+        pipeline::serve(watcher, cursor, delivery, term, stop, every, &config.metrics).await;
     Ok(ended?)
 }
 
@@ -194,7 +200,7 @@ async fn take_up<R: Resource>(config: &Config, term: &dyn Term) -> Cursor {
             }
         }
     };
-    let (cursor, resumed) = Cursor::resume(R::KIND, saved, config.start, config::now());
+    let (cursor, resumed) = Cursor::resume(R::KIND, saved, config.start, cursor::now());
     match resumed {
         Resumed::Checkpoint => {
             tracing::info!(stream = R::NAME, floor = %cursor.floor(), "elected; going on from the checkpoint");
@@ -243,4 +249,3 @@ async fn signal() {
         std::future::pending().await
     }
 }
-

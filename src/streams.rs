@@ -1,9 +1,8 @@
 //! What is watched: one line per stream. To add a stream, add a line here and a file in `bin/`.
 
-use std::{borrow::Cow, fmt::Debug, future::Future, sync::Arc, time::Duration};
+use std::{fmt::Debug, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use serde::Deserialize;
 
 use crate::{
     api::{self, Nomad, Page, Query, nomad::types},
@@ -13,10 +12,12 @@ use crate::{
 };
 
 mod allocations;
+mod envelope;
 mod schema;
 
 pub use allocations::TaskUpdate;
 use allocations::task_events;
+pub(crate) use envelope::Envelope;
 
 /// One kind of Nomad object, and how its list becomes what is published.
 pub trait Resource: Debug + Send + Sync + 'static {
@@ -77,7 +78,7 @@ pub struct Change {
     /// Its index, as the list shows it.
     pub index: Index,
     /// The object, or the allocation.
-    pub id: String,
+    pub id: Arc<str>,
     /// The namespace of the object; empty for nodes.
     pub namespace: Arc<str>,
     /// What becomes durable with it.
@@ -94,9 +95,13 @@ pub struct Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// The task.
-    pub task: String,
-    /// `Time/Type/hash` of the event, as its record's id has them.
-    pub identity: String,
+    pub task: Arc<str>,
+    /// Its `Type`.
+    pub kind: Box<str>,
+    /// Its `Time`.
+    pub time: Nanos,
+    /// A hash of the whole event.
+    pub hash: u64,
 }
 
 /// What one element of a list shows.
@@ -228,62 +233,6 @@ streams! {
         volatile [], old_wildcard true;
 }
 
-/// All that is decoded of an object: everything else passes through as Nomad sent it.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(crate) struct Envelope<'a> {
-    #[serde(rename = "ID", borrow)]
-    pub(crate) id: Cow<'a, str>,
-    #[serde(default)]
-    namespace: Option<String>,
-    pub(crate) modify_index: u64,
-    /// Of evaluations, and of deployments since 1.9.2; in nanoseconds.
-    #[serde(default)]
-    modify_time: Option<Nanos>,
-    #[serde(default)]
-    job_summary: Option<Summary>,
-}
-
-/// A job stub of Nomad 1.0 has its namespace here only.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Summary {
-    #[serde(default)]
-    namespace: Option<String>,
-}
-
-impl<'a> Envelope<'a> {
-    /// Reads the envelope of an object; the whole text is checked to be JSON in UTF-8.
-    pub(crate) fn read(object: &'a [u8]) -> Result<Self, BadElement> {
-        let bad = |object: &str, why: String| BadElement { object: object.to_owned(), why };
-        let unknown = "an element of the list";
-        if object.first() != Some(&b'{') {
-            return Err(bad(unknown, "it is not an object".to_owned()));
-        }
-        let text = std::str::from_utf8(object)
-            .map_err(|err| bad(unknown, format!("it is not UTF-8: {err}")))?;
-        let envelope: Self = serde_json::from_str(text).map_err(|err| {
-            let mut id = None;
-            json::members(object, |key, value| {
-                if key == b"ID" {
-                    id = Some(String::from_utf8_lossy(value).chars().take(64).collect::<String>());
-                }
-            });
-            bad(id.as_deref().unwrap_or(unknown), err.to_string())
-        })?;
-        if envelope.id.is_empty() {
-            return Err(bad(unknown, "its ID is empty".to_owned()));
-        }
-        Ok(envelope)
-    }
-
-    fn namespace(&self) -> &str {
-        let own = self.namespace.as_deref().filter(|it| !it.is_empty());
-        let summary = || self.job_summary.as_ref()?.namespace.as_deref();
-        own.or_else(summary).unwrap_or_default()
-    }
-}
-
 /// The list has the whole object.
 fn full(element: &[u8], seen: &Seen, mode: Mode, except: &[&str]) -> Result<Found, BadElement> {
     let mut found = stub(element, seen, mode, except)?;
@@ -304,6 +253,11 @@ fn stub(element: &[u8], seen: &Seen, mode: Mode, except: &[&str]) -> Result<Foun
         Mode::Usual => seen.object(key, index, hash),
         Mode::Regressed => seen.object_after_regression(key, index, hash),
     };
+    let mut silent = Vec::new();
+    if mode == Mode::Regressed && verdict == Verdict::Old {
+        // The position is at the beginning: what is not published again must be remembered.
+        silent.push(Mark::Object { key, index, hash: hash() });
+    }
     let changes = match verdict {
         Verdict::Old | Verdict::Reverted => Vec::new(),
         Verdict::New { hash } => vec![Change {
@@ -313,11 +267,11 @@ fn stub(element: &[u8], seen: &Seen, mode: Mode, except: &[&str]) -> Result<Foun
             body: None,
             event: None,
             time: envelope.modify_time,
-            id: envelope.id.into_owned(),
+            id: envelope.id.into(),
         }],
     };
     let reverted = verdict == Verdict::Reverted;
-    Ok(Found { object: key.into(), index, changes, reverted, ..Found::default() })
+    Ok(Found { object: key.into(), index, changes, silent, reverted, ..Found::default() })
 }
 
 /// The list had all there is to publish.
@@ -357,8 +311,8 @@ impl Change {
         let below = Index::default();
         let Self { index, id, namespace, mark, event, time, .. } = self;
         let (record_id, subject, index, time) = match event {
-            Some(Event { task, identity }) => {
-                let name = format!("{}/{id}/{task}/{identity}", R::NAME);
+            Some(Event { task, kind, time: at, hash }) => {
+                let name = format!("{}/{id}/{task}/{at}/{kind}/{hash:016x}", R::NAME);
                 (name, format!("{id}/{task}"), index, time)
             }
             None => {
@@ -366,7 +320,7 @@ impl Change {
                 let index = Index(envelope.modify_index);
                 let hash = json::hash(&body, R::VOLATILE);
                 let name = format!("{}/{namespace}/{id}/{index}/{hash:016x}", R::NAME);
-                (name, id.clone(), index, envelope.modify_time.or(time))
+                (name, id.to_string(), index, envelope.modify_time.or(time))
             }
         };
         let meta = Meta {
@@ -379,7 +333,7 @@ impl Change {
             namespace: namespace.clone(),
         };
         let key = if R::KIND == Kind::TaskEvents || namespace.is_empty() {
-            id.into()
+            id
         } else {
             format!("{namespace}/{id}").into()
         };

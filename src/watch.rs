@@ -1,6 +1,6 @@
 //! Turns what Nomad shows into batches of records.
 
-use std::{marker::PhantomData, sync::Arc, time::Duration};
+use std::{collections::HashSet, marker::PhantomData, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
@@ -17,11 +17,15 @@ use crate::{
 mod fetch;
 mod pass;
 mod poll;
+mod report;
 pub mod split;
 
 /// Bytes of payloads in a batch; with one larger payload it may be more. The pipeline holds up to
 /// four batches: one being read, two waiting, one being published.
-pub const BATCH_BYTES: usize = 4 << 20;
+pub const BATCH_BYTES: usize = 1 << 20;
+/// Bytes of payloads that are sorted at a time, where all of a list cannot be: whatever exceeds
+/// them costs another reading of the list.
+pub const PASS_BYTES: usize = 8 << 20;
 
 /// Between attempts where Nomad cannot be read.
 const LEAST_WAIT: Duration = Duration::from_millis(500);
@@ -58,6 +62,14 @@ pub struct Watcher<R> {
     index: Index,
     reading: Reading,
     lists: Lists,
+    /// Whether a list of all namespaces has ever shown anything.
+    wildcard_works: bool,
+    /// A namespace that the token can read.
+    probed: String,
+    /// How long a server is asked to hold a query.
+    wait: Duration,
+    /// What was said of objects and namespaces that cannot be read.
+    said: HashSet<String>,
     trouble: Trouble,
     resource: PhantomData<R>,
 }
@@ -70,7 +82,7 @@ enum Reading {
     Probing,
     /// Waiting for a change.
     Waiting,
-    /// The last list held elements that could not be read: wait for a change, but not for long.
+    /// Something of the last list could not be read: wait for a change, but not for long.
     Doubting,
     /// At once, since the last pass left changes for this one.
     Again,
@@ -101,6 +113,10 @@ impl<R: Resource> Watcher<R> {
             seen: Seen::new(cursor),
             reading: Reading::Probing,
             lists: Lists::One,
+            wildcard_works: false,
+            probed: "default".to_owned(),
+            wait: poll::LONGEST_WAIT,
+            said: HashSet::new(),
             trouble: Trouble::new(LEAST_WAIT, GREATEST_WAIT),
             resource: PhantomData,
         }
@@ -132,8 +148,13 @@ impl<R: Resource> Watcher<R> {
                     if self.trouble.is_news(reason.clone()) {
                         tracing::warn!(
                             error = reason,
-                            "cannot read from Nomad; it is tried again, and nothing is lost"
+                            "cannot read from Nomad; it is tried again. What it still has then is \
+                             published"
                         );
+                    }
+                    if self.reading == Reading::Waiting {
+                        // Something in between may cut connections that are idle for so long.
+                        self.wait = (self.wait / 2).max(poll::SHORTEST_WAIT);
                     }
                     if self.reading != Reading::Regressed {
                         self.reading = Reading::Probing;

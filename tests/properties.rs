@@ -59,11 +59,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         Just(NomadFault::NoIndex),
         Just(NomadFault::Dying),
     ];
-    let sink = prop_oneof![
-        Just(SinkFault::LoseFirst),
-        Just(SinkFault::FailAfter),
-        Just(SinkFault::Away)
-    ];
+    let sink =
+        prop_oneof![Just(SinkFault::LoseFirst), Just(SinkFault::FailAfter), Just(SinkFault::Away)];
     let step = prop_oneof![
         6 => change,
         1 => (0..OBJECTS).prop_map(Step::ChangeAgain),

@@ -137,7 +137,8 @@ async fn a_checkpoint_in_the_middle_of_one_index_repeats_nothing_of_it() {
     let limits = Limits { records: 2, ..Limits::default() };
     let mut world = World::new(Version::V2_0);
     world.sink.limits = limits;
-    let all = ["a", "b", "c", "d", "e"].map(|it| (Table::Evaluations, evaluation(it, "default", "pending")));
+    let all = ["a", "b", "c", "d", "e"]
+        .map(|it| (Table::Evaluations, evaluation(it, "default", "pending")));
     world.nomad.upsert_many(all);
     // The second call of the index never ends.
     world.sink.fault(Fault::Lose(vec![]));
@@ -173,6 +174,38 @@ async fn each_task_event_is_published_once_whatever_the_clocks_of_the_nodes_say(
     pass(600).await;
     assert_eq!(times(&world.sink), [minutes + 1, minutes + 2, 1, 3, 2, 4]);
     assert_eq!(running.metrics.gaps.get(), 0);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_failed_holds_back_those_of_its_task_that_did_not() {
+    let world = World::new(Version::V2_0);
+    world.nomad.upsert(Table::Allocations, allocation("a", &[1, 2]));
+    // A sink that ought to say that it can fail records one by one, and does not.
+    world.sink.fault(Fault::Lose(vec![0]));
+    world.sink.fault(Fault::Hang);
+    let running = world.start::<Allocations>();
+    until("the second call", || world.sink.calls().len() == 2).await;
+    running.stop().await;
+    let running = world.start::<Allocations>();
+    world.published(3).await;
+    assert_eq!(times(&world.sink), [2, 1, 2]);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_saved_while_nothing_is_published_but_at_the_usual_interval() {
+    let world = nodes(&["a"]);
+    let running = world.start::<Nodes>();
+    world.published(1).await;
+    pass(5).await;
+    let before = running.metrics.checkpoints_saved.get();
+    for _ in 0..60 {
+        world.nomad.touch(Table::Nodes);
+        pass(1).await;
+    }
+    let saved = running.metrics.checkpoints_saved.get() - before;
+    assert!(saved <= 7, "{saved}");
     running.stop().await;
 }
 

@@ -180,9 +180,10 @@ impl World {
             metrics: metrics.clone(),
         };
         let (trigger, stop) = shutdown::channel();
-        let task = tokio::spawn(async move {
-            lead::<R>(&config, &stop).await.map_err(|err| err.to_string())
-        });
+        let task =
+            tokio::spawn(
+                async move { lead::<R>(&config, &stop).await.map_err(|err| err.to_string()) },
+            );
         Running { trigger, task, metrics }
     }
 
@@ -300,4 +301,23 @@ pub fn uuid(name: &str) -> String {
     let mut digits: String = name.bytes().map(|it| format!("{it:02x}")).collect();
     digits.truncate(12);
     format!("00000000-0000-4000-8000-{digits:0>12}")
+}
+
+/// A node stub with this index.
+pub fn stub(id: &str, index: u64) -> String {
+    serde_json::json!({"ID": uuid(id), "ModifyIndex": index}).to_string()
+}
+
+/// A world with node `a`.
+pub fn one_node() -> World {
+    let world = World::new(Version::V2_0);
+    world.nomad.upsert(Table::Nodes, node("a", "ready"));
+    world
+}
+
+/// A world with nodes `a` and `b`.
+pub fn two_nodes() -> World {
+    let world = one_node();
+    world.nomad.upsert(Table::Nodes, node("b", "ready"));
+    world
 }

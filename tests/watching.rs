@@ -6,23 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use nomad_firehose::{
     api::{self, Query},
-    cursor::Start,
     error::Chain,
     standin::Fault,
-    streams::{Allocations, Deployments, Evaluations, JobListStubs, Jobs, Nodes, Resource},
+    streams::{Nodes, Resource},
 };
 use serde_json::json;
 
-use crate::support::{
-    Table, Version, World, allocation, client, evaluation, job, node, object, pass, times, until, uuid,
-};
-
-fn two_nodes() -> World {
-    let world = World::new(Version::V2_0);
-    world.nomad.upsert(Table::Nodes, node("a", "ready"));
-    world.nomad.upsert(Table::Nodes, node("b", "ready"));
-    world
-}
+use crate::support::{Table, Version, World, client, node, pass, stub, two_nodes, uuid};
 
 fn faults() -> Vec<Fault> {
     let html = Bytes::from_static(b"<html><body>502 Bad Gateway");
@@ -79,13 +69,25 @@ async fn a_bad_answer_in_the_middle_of_a_run_loses_nothing_either() {
 #[tokio::test(start_paused = true)]
 async fn an_error_says_what_was_done_to_what_and_what_can_be_done_about_it() {
     let texts = [
-        (Fault::status(500, "No cluster leader"), "cannot list nodes: the stand-in Nomad answered 500 `No cluster leader`; see its own log"),
-        (Fault::status(403, "Permission denied"), "answered 403 `Permission denied`; check the token and the policies it has"),
+        (
+            Fault::status(500, "No cluster leader"),
+            "cannot list nodes: the stand-in Nomad answered 500 `No cluster leader`; see its own log",
+        ),
+        (
+            Fault::status(403, "Permission denied"),
+            "answered 403 `Permission denied`; check the token and the policies it has",
+        ),
         (Fault::status(429, "slow down"), "raise its limits"),
-        (Fault::Redirect("http://other.test/".into()), "`see http://other.test/`; redirects are not followed"),
+        (
+            Fault::Redirect("http://other.test/".into()),
+            "`see http://other.test/`; redirects are not followed",
+        ),
         (Fault::NoIndex, "answered no X-Nomad-Index; is it what the address should lead to?"),
         (Fault::GarbledIndex("x".into()), "X-Nomad-Index `x`"),
-        (Fault::Hang, "does not answer; check NOMAD_ADDR and that it is running: there was no answer within 20 s"),
+        (
+            Fault::Hang,
+            "does not answer; check NOMAD_ADDR and that it is running: there was no answer within 20 s",
+        ),
     ];
     for (fault, text) in texts {
         let world = two_nodes();
@@ -117,12 +119,9 @@ fn full(id: &str) -> Bytes {
     Bytes::from(json!({"ID": uuid(id), "ModifyIndex": index}).to_string())
 }
 
-fn stub(id: &str, index: u64) -> String {
-    json!({"ID": uuid(id), "ModifyIndex": index}).to_string()
-}
-
 #[tokio::test(start_paused = true)]
-async fn a_bad_element_is_reported_and_the_checkpoint_stays_below_it_while_the_others_are_published() {
+async fn a_bad_element_is_reported_and_the_checkpoint_stays_below_it_while_the_others_are_published()
+ {
     let bad = [
         "17",
         "null",
@@ -215,255 +214,6 @@ async fn null_for_a_list_is_an_error_and_not_an_empty_cluster() {
     assert!(running.metrics.nomad_errors.get() < 20, "asked too often");
     assert_eq!(world.value::<Nodes>(), None);
     running.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_agent_that_shuts_down_is_neither_an_empty_cluster_nor_a_regression() {
-    let world = two_nodes();
-    let running = world.start::<Nodes>();
-    world.published(2).await;
-    for _ in 0..3 {
-        world.nomad.script("/v1/nodes", Fault::EmptyDying);
-    }
-    world.nomad.touch(Table::Nodes);
-    until("the faults", || world.nomad.faults_left() == 0).await;
-    world.nomad.upsert(Table::Nodes, node("c", "ready"));
-    world.published(3).await;
-    pass(600).await;
-    assert_eq!(world.sink.count(), 3);
-    assert_eq!(running.metrics.index_regressions.get(), 0);
-    running.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_server_that_lags_is_ignored() {
-    let world = two_nodes();
-    let old = world.nomad.snapshot();
-    world.nomad.upsert(Table::Nodes, node("c", "ready"));
-    let running = world.start::<Nodes>();
-    world.published(3).await;
-    world.nomad.script("/v1/nodes", Fault::Lagging(old));
-    world.nomad.upsert(Table::Nodes, node("d", "ready"));
-    world.published(4).await;
-    pass(600).await;
-    assert_eq!(world.sink.subjects(), ["a", "b", "c", "d"].map(uuid));
-    assert_eq!(running.metrics.index_regressions.get(), 0);
-    assert_eq!(running.metrics.stale_lists.get(), 1);
-    running.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_restored_snapshot_is_noticed_and_what_differs_is_published() {
-    let world = two_nodes();
-    let old = world.nomad.snapshot();
-    world.nomad.upsert(Table::Nodes, node("a", "down"));
-    world.nomad.upsert(Table::Nodes, node("c", "ready"));
-    let running = world.start::<Nodes>();
-    world.published(3).await;
-    world.nomad.restore(&old);
-    until("the regression", || running.metrics.index_regressions.get() == 1).await;
-    world.published(4).await;
-    world.nomad.upsert(Table::Nodes, node("e", "ready"));
-    world.published(5).await;
-    pass(900).await;
-    // Node `a` is as it was before; `b` never changed; `c` is gone, which is not an event.
-    assert_eq!(world.sink.subjects(), ["b", "a", "c", "a", "e"].map(uuid));
-    assert_eq!(world.sink.bodies()[3]["Status"], "ready");
-    running.stop().await;
-    assert_eq!(world.value::<Nodes>().unwrap(), world.nomad.index().to_string());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_restored_snapshot_is_noticed_although_a_write_has_hidden_the_lower_index() {
-    let world = two_nodes();
-    let old = world.nomad.snapshot();
-    world.nomad.upsert(Table::Nodes, node("a", "down"));
-    let running = world.start::<Nodes>();
-    world.published(2).await;
-    world.nomad.restore(&old);
-    world.nomad.upsert(Table::Nodes, node("c", "ready"));
-    world.published(4).await;
-    pass(900).await;
-    let mut found = world.sink.subjects()[2..].to_vec();
-    found.sort();
-    assert_eq!(found, ["a", "c"].map(uuid));
-    assert_eq!(running.metrics.index_regressions.get(), 1);
-    running.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn task_events_after_a_restored_snapshot_are_published_and_are_no_gap() {
-    let world = World::new(Version::V2_0);
-    world.nomad.upsert(Table::Allocations, allocation("a", &[1, 2]));
-    let old = world.nomad.snapshot();
-    world.nomad.upsert(Table::Allocations, allocation("a", &[1, 2, 3]));
-    let running = world.start::<Allocations>();
-    world.published(3).await;
-    world.nomad.restore(&old);
-    until("the regression", || running.metrics.index_regressions.get() == 1).await;
-    world.nomad.upsert(Table::Allocations, allocation("a", &[1, 2, 4]));
-    until("the new event", || times(&world.sink).contains(&4)).await;
-    assert_eq!(running.metrics.gaps.get(), 0);
-    running.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_second_commit_at_one_index_is_published() {
-    let world = two_nodes();
-    let running = world.start::<Evaluations>();
-    let index = world.nomad.upsert(Table::Evaluations, evaluation("e", "default", "pending"));
-    world.published(1).await;
-    world.nomad.upsert_at(index, Table::Evaluations, evaluation("e", "default", "complete"));
-    // The index has not moved, so that no blocking query wakes up for it.
-    world.published(2).await;
-    assert_eq!(world.sink.bodies()[1]["Status"], "complete");
-    pass(900).await;
-    assert_eq!(world.sink.count(), 2);
-    running.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn fields_that_change_without_an_index_make_no_change() {
-    let world = World::new(Version::V2_0);
-    world.nomad.upsert(Table::Jobs, job("web", "default", "running"));
-    let running = world.start::<JobListStubs>();
-    world.published(1).await;
-    for queued in 0..3 {
-        let summary = object(json!({"JobID": "web", "Summary": {"web": {"Queued": queued}}}));
-        world.nomad.set_summary("default", "web", summary);
-        pass(5).await;
-    }
-    assert_eq!(world.sink.count(), 1);
-    running.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn jobs_are_read_by_id_in_their_namespace_whatever_their_name() {
-    for version in [Version::V1_0, Version::V2_0] {
-        let world = World::new(version);
-        world.nomad.add_namespace("ops");
-        world.nomad.upsert(Table::Jobs, job("team/app-ümläut 100%", "ops", "running"));
-        let running = world.start::<Jobs>();
-        world.published(1).await;
-        assert_eq!(world.sink.bodies()[0]["ID"], "team/app-ümläut 100%");
-        assert_eq!(world.sink.bodies()[0]["Namespace"], "ops");
-        running.stop().await;
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_object_that_is_gone_before_it_is_read_is_counted_and_holds_nothing_up() {
-    let world = two_nodes();
-    world.nomad.script(&format!("/v1/node/{}", uuid("a")), Fault::status(404, "node not found"));
-    let running = world.start::<Nodes>();
-    world.published(1).await;
-    pass(30).await;
-    assert_eq!(world.sink.subjects(), [uuid("b")]);
-    assert_eq!(running.metrics.objects_gone.get(), 1);
-    running.stop().await;
-    assert_eq!(world.value::<Nodes>().unwrap(), world.nomad.index().to_string());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_body_older_than_its_change_is_read_again_from_the_leader() {
-    let world = two_nodes();
-    let old = world.nomad.snapshot();
-    let running = world.start::<Nodes>();
-    world.published(2).await;
-    world.nomad.script(&format!("/v1/node/{}", uuid("a")), Fault::Lagging(old));
-    world.nomad.upsert(Table::Nodes, node("a", "down"));
-    world.published(3).await;
-    assert_eq!(world.sink.bodies()[2]["Status"], "down");
-    let asked = world.nomad.requests();
-    let last = asked.iter().rev().find(|it| it.path.contains(&uuid("a"))).unwrap();
-    assert!(!last.asks("stale=true"));
-    running.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_server_that_does_not_know_the_wildcard_is_asked_for_each_namespace() {
-    let world = World::new(Version::V1_0);
-    world.nomad.add_namespace("ops");
-    world.nomad.upsert(Table::Evaluations, evaluation("a", "default", "pending"));
-    world.nomad.upsert(Table::Evaluations, evaluation("b", "ops", "pending"));
-    let running = world.start::<Evaluations>();
-    world.published(2).await;
-    world.nomad.upsert(Table::Evaluations, evaluation("c", "ops", "pending"));
-    world.published(3).await;
-    world.nomad.add_namespace("late");
-    world.nomad.upsert(Table::Evaluations, evaluation("d", "late", "pending"));
-    world.published(4).await;
-    pass(900).await;
-    assert_eq!(world.sink.subjects(), ["a", "b", "c", "d"].map(uuid));
-    running.stop().await;
-    assert_eq!(world.value::<Evaluations>().unwrap(), world.nomad.index().to_string());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_cluster_without_deployments_is_asked_no_more_than_once_a_second() {
-    let world = two_nodes();
-    let running = world.start::<Deployments>();
-    pass(120).await;
-    // The table was never written: its index is 0, on which Nomad does not block.
-    let asked = world.nomad.requests().iter().filter(|it| it.path == "/v1/deployments").count();
-    assert!(asked <= 30, "{asked}");
-    running.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn lists_are_read_at_most_once_a_second() {
-    let world = two_nodes();
-    let running = world.start::<Nodes>();
-    world.published(2).await;
-    let before = world.nomad.requests().len();
-    for _ in 0..100 {
-        world.nomad.touch(Table::Nodes);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    let asked = world.nomad.requests().len() - before;
-    assert!((8..=12).contains(&asked), "{asked}");
-    running.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_start_from_now_publishes_only_what_comes() {
-    let mut world = two_nodes();
-    world.start = Start::Latest;
-    world.nomad.upsert(Table::Allocations, allocation("old", &[1, 2]));
-    let (nodes, allocations) = (world.start::<Nodes>(), world.start::<Allocations>());
-    pass(20).await;
-    world.nomad.upsert(Table::Nodes, node("c", "ready"));
-    world.nomad.upsert(Table::Allocations, allocation("old", &[1, 2, 3]));
-    world.nomad.upsert(Table::Allocations, allocation("new", &[1]));
-    world.published(3).await;
-    pass(600).await;
-    let mut subjects = world.sink.subjects();
-    subjects.sort();
-    let task = |it| format!("{}/main", uuid(it));
-    let mut expected = vec![uuid("c"), task("old"), task("new")];
-    expected.sort();
-    assert_eq!(subjects, expected);
-    nodes.stop().await;
-    allocations.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_backlog_beyond_the_budget_is_published_in_passes_in_order_of_index() {
-    let world = World::new(Version::V2_0);
-    let padding = "x".repeat(1 << 20);
-    for i in 0..10 {
-        let mut evaluation = evaluation(&format!("e{i}"), "default", "pending");
-        evaluation.insert("StatusDescription".into(), padding.clone().into());
-        world.nomad.upsert(Table::Evaluations, evaluation);
-    }
-    let running = world.start::<Evaluations>();
-    world.published(10).await;
-    pass(600).await;
-    let expected: Vec<String> = (0..10).map(|i| uuid(&format!("e{i}"))).collect();
-    assert_eq!(world.sink.subjects(), expected);
-    assert!(running.metrics.lists_read.get() >= 3);
-    running.stop().await;
-    assert_eq!(world.value::<Evaluations>().unwrap(), world.nomad.index().to_string());
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ pub enum ApiError {
         source: BoxError,
     },
     /// The answer is a refusal.
-    #[error("cannot {doing}: {server} answered {status} `{text}`{}", hint(*.status))]
+    #[error("cannot {doing}: {server} answered {status} `{text}`{}", hint(*.status, .text))]
     Refused {
         /// What was being done.
         doing: String,
@@ -57,9 +57,14 @@ pub enum ApiError {
     },
 }
 
-/// What an operator can do about a status.
-fn hint(status: u16) -> &'static str {
+/// What an operator can do about a refusal.
+fn hint(status: u16, text: &str) -> &'static str {
+    // Nomad 1.0 says so with status 500.
+    let token = ["Permission denied", "ACL token not found", "UUID must be"];
     match status {
+        500 if token.iter().any(|it| text.contains(it)) => {
+            "; check the token and the policies it has"
+        }
         301 | 302 | 303 | 307 | 308 => {
             "; redirects are not followed, since they would carry the token elsewhere: set the \
              address that it leads to"
@@ -85,6 +90,16 @@ impl ApiError {
     #[must_use]
     pub fn is_forbidden(&self) -> bool {
         self.status() == Some(403)
+    }
+
+    /// Whether it says more about what was asked for than about the state of the server.
+    #[must_use]
+    pub fn is_about_object(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => false,
+            Self::Unexpected { .. } => true,
+            Self::Refused { status, .. } => *status < 500 && *status != 429 && *status != 408,
+        }
     }
 
     /// Whether what was asked for does not exist.
@@ -149,10 +164,13 @@ impl Server {
                     None => self.refused(doing, status, answer.bytes_stream()).await,
                 }
             }
-            Error::InvalidResponsePayload(body, err) => {
-                self.unexpected(doing, format!("what is not JSON of the kind ({err}): `{}`", shown(&body)))
-            }
-            Error::CommunicationError(err) | Error::ResponseBodyError(err) | Error::InvalidUpgrade(err) => {
+            Error::InvalidResponsePayload(body, err) => self.unexpected(
+                doing,
+                format!("what is not JSON of the kind ({err}): `{}`", shown(&body)),
+            ),
+            Error::CommunicationError(err)
+            | Error::ResponseBodyError(err)
+            | Error::InvalidUpgrade(err) => {
                 // The address is in our own text already.
                 self.unreachable(doing, err.without_url())
             }

@@ -198,20 +198,22 @@ impl Consul {
             limit += wait + wait / 16;
         }
         let doing = format!("read key {key}");
+        // Consul's own answers have it, whether there is such a key or not; a proxy's have not.
         let index = |headers: &reqwest::header::HeaderMap| {
             let index = headers.get("X-Consul-Index").and_then(|it| it.to_str().ok());
-            index.and_then(|it| it.parse().ok()).unwrap_or_default()
+            let index = index.and_then(|it| it.parse().ok());
+            index.ok_or_else(|| self.server.unexpected(&doing, "no X-Consul-Index".to_owned()))
         };
         match timeout(limit, request.send()).await {
             Err(_) => Err(self.server.silent(doing, limit)),
             Ok(Ok(answer)) => {
-                let index = index(answer.headers());
+                let index = index(answer.headers())?;
                 let entry = answer.into_inner().into_iter().next();
                 let entry = entry.map(|it| self.entry(&doing, it)).transpose()?;
                 Ok(Key { index, entry })
             }
             Ok(Err(Error::ErrorResponse(answer))) if answer.status().as_u16() == 404 => {
-                Ok(Key { index: index(answer.headers()), entry: None })
+                Ok(Key { index: index(answer.headers())?, entry: None })
             }
             Ok(Err(err)) => Err(self.server.explain(doing, err).await),
         }
@@ -254,8 +256,7 @@ impl Consul {
             index: cas,
             ..op(if cas.is_some() { "cas" } else { "set" }, key)
         });
-        let ops: Vec<TxnOp> =
-            std::iter::once(check).chain(writes).map(|kv| TxnOp { kv }).collect();
+        let ops: Vec<TxnOp> = std::iter::once(check).chain(writes).map(|kv| TxnOp { kv }).collect();
         let doing = "write the checkpoint".to_owned();
         let request = request!(self, transaction).body(ops).send();
         let answer = match timeout(LIMIT, request).await {
@@ -267,9 +268,9 @@ impl Consul {
             Ok(Err(err)) => return Err(self.server.explain(doing, err).await.into()),
         };
         let written = answer.results.into_iter().flatten().filter_map(|it| it.kv).next_back();
-        written
-            .map(|it| it.modify_index)
-            .ok_or_else(|| self.server.unexpected(doing, "a transaction without results".into()).into())
+        written.map(|it| it.modify_index).ok_or_else(|| {
+            self.server.unexpected(doing, "a transaction without results".into()).into()
+        })
     }
 
     fn entry(&self, doing: &str, entry: KvEntry) -> Result<Entry> {

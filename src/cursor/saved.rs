@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Cursor, Index, Kind, Mark, Nanos, Since, Tail, Task, shard};
+use super::{Cursor, Index, Kind, Mark, Nanos, Since, Tail, Task, shard, shard_range};
 
 /// The format this version writes, and the only one it reads.
 const HEAD: &str = "nomad-firehose-cursor-1";
@@ -164,7 +164,8 @@ impl Cursor {
     fn encode_head(&self, value: &str) -> Vec<u8> {
         let mut above: Vec<_> = self.above.iter().map(|(k, (i, h))| (i.0, *k, *h)).collect();
         above.sort_unstable();
-        let kept = above.len() <= MAX_ABOVE;
+        // The lowest are kept, and so those at the floor itself unless they are too many.
+        let kept = above.get(MAX_ABOVE).is_none_or(|(index, ..)| *index > self.floor.0);
         above.truncate(MAX_ABOVE);
         let head = Head {
             tasks: self.kind == Kind::TaskEvents,
@@ -186,7 +187,7 @@ impl Cursor {
 
     fn encode_shard(&self, number: u32) -> Vec<u8> {
         let mut tails = Vec::new();
-        for (task, tail) in self.tails.iter().filter(|it| self.shard(*it.0) == number) {
+        for (task, tail) in self.tails.range(shard_range(number, self.shards)) {
             tails.extend_from_slice(&task.allocation.to_be_bytes());
             tails.extend_from_slice(&task.name.to_be_bytes());
             tails.extend_from_slice(&tail.index.0.to_be_bytes());
@@ -302,10 +303,8 @@ fn decode_shard(bytes: &[u8]) -> Option<impl Iterator<Item = (Task, Tail)> + '_>
         let (time, it) = it.split_first_chunk::<8>()?;
         let (kind, it) = it.split_first_chunk::<4>()?;
         let (hash, _) = it.split_first_chunk::<8>()?;
-        let task = Task {
-            allocation: u128::from_be_bytes(*allocation),
-            name: u64::from_be_bytes(*name),
-        };
+        let task =
+            Task { allocation: u128::from_be_bytes(*allocation), name: u64::from_be_bytes(*name) };
         let tail = Tail {
             index: Index(u64::from_be_bytes(*index)),
             time: Nanos::from_be_bytes(*time),

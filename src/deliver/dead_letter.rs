@@ -56,8 +56,9 @@ impl DeadLetter {
             file.write_all(&line)?;
             file.sync_data()
         });
-        written.await.unwrap_or_else(|err| Err(io::Error::other(err))).map_err(|source| {
-            DeadLetterError { path: self.path.display().to_string(), source }
-        })
+        written
+            .await
+            .unwrap_or_else(|err| Err(io::Error::other(err)))
+            .map_err(|source| DeadLetterError { path: self.path.display().to_string(), source })
     }
 }

@@ -2,10 +2,7 @@
 //! exclude one another. The lock key is only ever written by acquire and release: a plain write
 //! would reset the flags that the Go client looks for.
 
-use std::{
-    sync::Mutex,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Mutex, time::Duration};
 
 use async_trait::async_trait;
 use tokio::time::{sleep, timeout};
@@ -99,7 +96,7 @@ impl Consul {
         let won = tokio::select! {
             biased;
             () = stop.requested() => Ok(false),
-            () = lease.over() => Err(LeaderError::Over),
+            () = lease.over() => Err(LeaderError::unavailable("stand by", "the session is lost")),
             won = self.acquire(&lease) => won.map(|()| true),
         };
         match won {
@@ -173,7 +170,7 @@ impl Leader for Consul {
                     return Ok(Some(Box::new(ConsulTerm {
                         leader,
                         lease,
-                        _monitor: monitor,
+                        monitor,
                         cursor_index: Mutex::new(0),
                     })));
                 }
@@ -215,7 +212,7 @@ impl Leader for Consul {
 struct ConsulTerm {
     leader: Consul,
     lease: Lease,
-    _monitor: lease::Task,
+    monitor: lease::Task,
     /// The index that the cursor was written at last; 0 while there is none.
     cursor_index: Mutex<u64>,
 }
@@ -280,7 +277,7 @@ impl Term for ConsulTerm {
 
     async fn save(&self, cursor: &mut Cursor) -> Result<(), LeaderError> {
         let keys = &self.leader.keys;
-        let Encoded { shards, head, value } = cursor.encode(now());
+        let Encoded { shards, head, value } = cursor.encode(cursor::now());
         for (number, bytes) in shards {
             let key = format!("{}.{number}", keys.cursor);
             let write = Write { key: &key, value: &bytes, cas: None };
@@ -319,7 +316,9 @@ impl Term for ConsulTerm {
     }
 
     async fn resign(self: Box<Self>) {
-        let Self { leader, lease, .. } = *self;
+        let Self { leader, lease, monitor, .. } = *self;
+        // It would take our own release for a loss.
+        drop(monitor);
         let release = async {
             if let Err(err) = leader.consul.release(&leader.keys.lock, lease.session()).await {
                 tracing::warn!(
@@ -331,11 +330,6 @@ impl Term for ConsulTerm {
         };
         let _ = timeout(RESIGN_LIMIT, release).await;
     }
-}
-
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 fn ranged(

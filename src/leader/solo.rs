@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -130,9 +130,7 @@ impl Term for SoloTerm {
             *self.solo.memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(cursor.clone());
             return Ok(());
         };
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let now = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
-        let Encoded { shards, head, .. } = cursor.encode(now);
+        let Encoded { shards, head, .. } = cursor.encode(cursor::now());
         let doing = format!("save the checkpoint in `{}`", dir.display());
         let solo = self.solo.clone();
         let written = blocking(move || {

@@ -1,12 +1,7 @@
 //! `--check`: connects to everything, changes nothing, and says what works.
 
 use super::{Config, flags::print};
-use crate::{
-    cursor::Index,
-    error::Chain,
-    api::Query,
-    streams::Resource,
-};
+use crate::{api::Query, cursor::Index, error::Chain, streams::Resource};
 
 /// Prints a line for each thing tried; whether all of them work.
 pub(super) async fn check<R: Resource>(config: &Config) -> bool {

@@ -1,13 +1,10 @@
 //! Everything a process needs, from its environment. Nothing connects yet.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     api::{Nomad, connect},
-    cursor::{Nanos, Start},
+    cursor::Start,
     deliver::Delivery,
     env::{Env, Noted},
     leader::{self, Leader},
@@ -49,12 +46,11 @@ impl Config {
         let start = start(env);
         let source = source(env);
         let checkpoint = env.duration("NOMAD_FIREHOSE_CHECKPOINT", Duration::from_secs(10));
-        let grace = env.duration("NOMAD_FIREHOSE_GRACE", Duration::from_secs(3));
         // The poll source has no use for it, but a wrong one is wrong.
         let resync = env.duration("NOMAD_FIREHOSE_RESYNC", Duration::from_secs(300));
         let listen = listen(env);
 
-        let region = region?;
+        let (region, delivery) = (region?, delivery?);
         let scope = Scope {
             namespace: namespace?.into(),
             source: format!("/nomad/{}", region.as_deref().unwrap_or("global")).into(),
@@ -63,11 +59,11 @@ impl Config {
         Ok(Self {
             nomad: Nomad::new(endpoint?, region),
             scope,
-            delivery: delivery?,
+            grace: delivery.grace(),
+            delivery,
             leader: leader?,
             start: start?,
             checkpoint: checkpoint?,
-            grace: grace?,
             metrics,
         })
     }
@@ -107,10 +103,4 @@ fn listen(env: &Env) -> Result<(), Noted> {
         None => Ok(()),
         Some(_) => Err(env.note(name, "metrics and health are not in this build; leave it unset")),
     }
-}
-
-/// The time by the clock of this machine.
-pub(super) fn now() -> Nanos {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Nanos::try_from(since.as_nanos()).unwrap_or(Nanos::MAX)
 }

@@ -74,7 +74,8 @@ fn parse_from(name: &str, streams: Option<&[&str]>, arguments: &[String]) -> Inv
     let arguments = match Arguments::from_args(&[name], &arguments) {
         Ok(arguments) => arguments,
         Err(EarlyExit { output, status }) => {
-            let known = streams.map_or_else(|| "this binary has one".to_owned(), |it| it.join(", "));
+            let known =
+                streams.map_or_else(|| "this binary has one".to_owned(), |it| it.join(", "));
             let output = output.replace("STREAMS", &known);
             return match status {
                 Ok(()) => {

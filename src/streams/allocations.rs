@@ -1,7 +1,7 @@
 //! Task events of allocations: each is published once, with what the list says of its task and
 //! its allocation, in the shape of the Go tool.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use schemars::JsonSchema;
@@ -13,7 +13,7 @@ use crate::{
     api::nomad::types,
     cursor::{Index, Mark, Task, allocation},
     dedupe::{EVENTS_KEPT, NewEvents, Seal, Seen},
-    record::json,
+    record::json::{self, ObjectHash},
 };
 
 /// A task event, with the allocation and the task it belongs to as they were read: a status may be
@@ -163,14 +163,15 @@ pub(super) fn task_events(
     let bad = |why: String| BadElement { object: format!("allocation {id}"), why };
     let alloc: Allocation<'_> =
         serde_json::from_slice(element).map_err(|err| bad(err.to_string()))?;
-    let namespace = envelope.namespace.as_deref().unwrap_or_default();
+    let namespace: Arc<str> = envelope.namespace.as_deref().unwrap_or_default().into();
+    let shared: Arc<str> = Arc::from(&*id);
     for (name, state) in alloc.task_states.iter().flatten() {
         let Some(state) = state else { continue };
         let task = Task::new(&id, name);
         let events = state.events.iter().flatten().map(|it| show(it.get()));
-        let events = events.collect::<Result<Vec<_>, _>>().map_err(|why| {
-            bad(format!("an event of task `{name}` has {why}"))
-        })?;
+        let events = events
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|why| bad(format!("an event of task `{name}` has {why}")))?;
         let seals: Vec<Seal> = events.iter().map(|it| it.seal).collect();
         let NewEvents { from, gap, silent } = seen.events(task, index, &seals);
         if let (true, Some(last)) = (silent, seals.last()) {
@@ -178,23 +179,28 @@ pub(super) fn task_events(
         }
         // Nomad drops the oldest events; a full set that does not begin at the beginning tells of
         // some that were never read.
+        // At the very first start that is history, and no loss.
         let dropped = from == 0
+            && seen.floor() > Index(0)
             && events.len() >= EVENTS_KEPT
             && events.first().is_some_and(|it| it.kind != "Received");
         if (gap || dropped) && mode == Mode::Usual {
             found.gaps.push(Gap { allocation: id.to_string(), task: name.to_string() });
         }
+        let shared_task: Arc<str> = Arc::from(&**name);
         for event in events.get(from..).unwrap_or_default() {
             let Seal { time, hash, .. } = event.seal;
             found.changes.push(Change {
                 index,
-                id: id.to_string(),
-                namespace: namespace.into(),
+                id: shared.clone(),
+                namespace: namespace.clone(),
                 mark: Mark::Task(task, event.seal.tail(index)),
                 body: Some(encode(&alloc, &id, name, state, event)),
                 event: Some(Event {
-                    task: name.to_string(),
-                    identity: format!("{time}/{}/{hash:016x}", event.kind),
+                    task: shared_task.clone(),
+                    kind: event.kind.as_ref().into(),
+                    time,
+                    hash,
                 }),
                 time: Some(time),
             });
@@ -209,9 +215,18 @@ fn show(text: &str) -> Result<Shown<'_>, String> {
         return Err("no object".to_owned());
     }
     let (mut time, mut kind, mut has) = (Ok(0), Cow::Borrowed(""), 0);
+    let mut hash = ObjectHash::default();
+    // Servers send the keys in much the same order as they are documented in.
+    let mut next = 0;
     json::members(text.as_bytes(), |key, value| {
-        if let Some(at) = DOCUMENTED.iter().position(|(it, _)| it.as_bytes() == key) {
-            has |= 1 << at;
+        hash.add(key, value);
+        let places = (next..DOCUMENTED.len()).chain(0..next);
+        for at in places {
+            if DOCUMENTED[at].0.as_bytes() == key {
+                has |= 1 << at;
+                next = at + 1;
+                break;
+            }
         }
         match key {
             b"Time" => {
@@ -222,8 +237,7 @@ fn show(text: &str) -> Result<Shown<'_>, String> {
             _ => (),
         }
     });
-    let hash = json::hash(text.as_bytes(), &[]);
-    let seal = Seal { time: time?, kind: json::name(&kind) as u32, hash };
+    let seal = Seal { time: time?, kind: json::name(&kind) as u32, hash: hash.finish() };
     Ok(Shown { text, seal, kind, has })
 }
 

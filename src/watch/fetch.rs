@@ -1,9 +1,9 @@
 //! From changes to records: what the list does not have is read by id.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     BATCH_BYTES, Batch, GREATEST_WAIT, LEAST_WAIT, Watcher,
@@ -23,14 +23,18 @@ use crate::{
 /// Reads by id under way at once. All watchers behind one address share the 100 connections that
 /// Nomad allows it.
 const CONCURRENT_READS: usize = 8;
-/// A body that is older than its change, or that cannot be read, is read so many times.
+/// A body that is older than its change, refused, or unreadable is asked for so many times.
 const MAX_READS: u32 = 4;
+
+/// A batch waits so long for the next record, when that is slow to come.
+const FLUSH: Duration = Duration::from_millis(100);
 
 /// What became of a change.
 enum Fetched {
     Record(Box<Record>),
-    /// The object is gone, and with it what there was to publish.
-    Gone(Mark),
+    /// There is no such object. Whether it is gone, or the server that answered lags or is on its
+    /// way out, the next list tells.
+    Missing,
     /// Its body cannot be read; it is tried again with the next list.
     Bad(BadElement),
 }
@@ -63,7 +67,18 @@ impl<R: Resource> Watcher<R> {
         }
         let mut bytes = 0;
         let mut skipped = false;
-        while let Some((index, mark, fetched)) = fetched.next().await {
+        loop {
+            let next = match timeout(FLUSH, fetched.next()).await {
+                Ok(next) => next,
+                Err(_) => {
+                    if !batch.records.is_empty() {
+                        send(batches, std::mem::take(&mut batch)).await?;
+                        bytes = 0;
+                    }
+                    continue;
+                }
+            };
+            let Some((index, mark, fetched)) = next else { break };
             match fetched {
                 Fetched::Record(mut record) => {
                     self.note(mark);
@@ -71,17 +86,13 @@ impl<R: Resource> Watcher<R> {
                     bytes += record.body.len();
                     batch.records.push(*record);
                 }
-                Fetched::Gone(mark) => {
+                Fetched::Missing => {
                     self.metrics.objects_gone.one();
-                    self.note(mark);
+                    reach = reach.min(index.before());
+                    skipped = true;
                 }
                 Fetched::Bad(bad) => {
-                    self.metrics.bad_elements.one();
-                    tracing::error!(
-                        error = %bad,
-                        "an object that Nomad answered with cannot be read; it is tried again, \
-                         and the checkpoint does not pass it"
-                    );
+                    self.report_bad_object(&bad);
                     reach = reach.min(index.before());
                     skipped = true;
                 }
@@ -91,7 +102,7 @@ impl<R: Resource> Watcher<R> {
                 bytes = 0;
             }
         }
-        if skipped {
+        if skipped && then.is_some() {
             then = Some(Move::Reach(reach));
         }
         if let Some(then) = &then {
@@ -121,41 +132,60 @@ async fn fetch<R: Resource>(
     metrics: &Metrics,
 ) -> Fetched {
     let mut trouble = Trouble::new(LEAST_WAIT, GREATEST_WAIT);
-    let mut reads = 0;
-    loop {
-        reads += 1;
-        let body = match R::payload(nomad, &change, reads > 1).await {
-            Ok(Some(body)) => body,
-            Ok(None) => return Fetched::Gone(change.mark),
+    let object = || format!("{} {}", R::NAME, change.id);
+    // Once a server has answered with something else than the object, only the leader is asked.
+    let (mut reads, mut fresh) = (0, false);
+    let why = loop {
+        let why = match R::payload(nomad, &change, fresh).await {
+            Ok(Some(body)) => {
+                // What the list had is as old as the list; a body by id may come from a server that
+                // lags behind the one that showed the change.
+                let index = || Envelope::read(&body).map(|it| Index(it.modify_index));
+                let older = match change.body {
+                    Some(_) => false,
+                    None => match index() {
+                        Ok(index) => index < change.index,
+                        Err(_) => true,
+                    },
+                };
+                if !older {
+                    let object = object();
+                    return match change.into_record::<R>(body, source) {
+                        Ok(record) => Fetched::Record(Box::new(record)),
+                        Err(bad) => Fetched::Bad(BadElement { object, why: bad.why }),
+                    };
+                }
+                match index() {
+                    Ok(index) => format!("at index {index} it is older than its change"),
+                    Err(bad) => bad.why,
+                }
+            }
+            Ok(None) if fresh => return Fetched::Missing,
+            Ok(None) => String::new(),
             Err(err) => {
                 metrics.nomad_errors.one();
-                reads = 0;
                 let reason = Chain(&err).to_string();
                 if trouble.is_news(reason.clone()) {
                     tracing::warn!(
                         stream = R::NAME,
-                        object = change.id,
+                        object = &*change.id,
                         error = reason,
-                        "cannot read an object from Nomad; it is tried again, and nothing is lost"
+                        "cannot read an object from Nomad; it is tried again"
                     );
                 }
-                trouble.backoff.wait().await;
-                continue;
+                if !err.is_about_object() {
+                    // Nomad is away: that can last, and says nothing about the object.
+                    trouble.backoff.wait().await;
+                    continue;
+                }
+                reason
             }
         };
-        // What the list had is as old as the list; a body by id may come from a server that lags
-        // behind the one that showed the change.
-        if change.body.is_none() && reads < MAX_READS {
-            let index = Envelope::read(&body).map(|it| Index(it.modify_index));
-            if !index.is_ok_and(|it| it >= change.index) {
-                trouble.backoff.wait().await;
-                continue;
-            }
+        (reads, fresh) = (reads + 1, true);
+        if reads >= MAX_READS {
+            break why;
         }
-        let object = format!("{} {}", R::NAME, change.id);
-        return match change.into_record::<R>(body, source) {
-            Ok(record) => Fetched::Record(Box::new(record)),
-            Err(bad) => Fetched::Bad(BadElement { object, why: bad.why }),
-        };
-    }
+        trouble.backoff.wait().await;
+    };
+    Fetched::Bad(BadElement { object: object(), why })
 }

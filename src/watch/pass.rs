@@ -1,10 +1,13 @@
 //! What one reading of a list gathers. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use crate::{
     cursor::{Index, Kind, Mark},
-    streams::{BadElement, Change, Found},
+    streams::{BadElement, Change, Found, Gap},
 };
 
 /// So many unreadable elements are named in the log; the others are only counted.
@@ -12,7 +15,7 @@ const NAMED: usize = 5;
 
 /// Where a change stands among the others: by index, by object, and within an object as it was
 /// read.
-type Place = (Index, String, usize);
+type Place = (Index, Arc<str>, usize);
 
 /// The changes that one reading of a list has found so far.
 #[derive(Debug)]
@@ -27,8 +30,8 @@ pub(super) struct Pass {
     pub(super) silent: Vec<Mark>,
     /// Every object of the list, with its index.
     pub(super) listed: HashMap<u128, Index>,
-    /// The lowest index of an object that has gone back.
-    pub(super) reverted: Option<Index>,
+    reverted: bool,
+    gaps: Vec<Gap>,
     bad: usize,
     named: Vec<BadElement>,
     elements: usize,
@@ -46,7 +49,8 @@ impl Pass {
             left: None,
             silent: Vec::new(),
             listed: HashMap::new(),
-            reverted: None,
+            reverted: false,
+            gaps: Vec::new(),
             bad: 0,
             named: Vec::new(),
             elements: 0,
@@ -59,10 +63,8 @@ impl Pass {
         self.elements += 1;
         self.listed.insert(found.object, found.index);
         self.silent.extend(found.silent);
-        if found.reverted {
-            let lowest = self.reverted.map_or(found.index, |it| it.min(found.index));
-            self.reverted = Some(lowest);
-        }
+        self.reverted |= found.reverted;
+        self.gaps.extend(found.gaps);
         for change in found.changes {
             self.read += 1;
             let place = (change.index, change.id.clone(), self.read);
@@ -93,6 +95,16 @@ impl Pass {
     /// How many elements could not be read, and the first of them.
     pub(super) fn bad(&self) -> (usize, &[BadElement]) {
         (self.bad, &self.named)
+    }
+
+    /// Whether an object has gone back.
+    pub(super) fn reverted(&self) -> bool {
+        self.reverted
+    }
+
+    /// Tasks of which Nomad dropped events.
+    pub(super) fn gaps(&self) -> &[Gap] {
+        &self.gaps
     }
 
     /// How many elements there were.
@@ -135,7 +147,7 @@ mod tests {
     fn found(id: &str, index: u64) -> Found {
         let change = Change {
             index: Index(index),
-            id: id.to_owned(),
+            id: id.into(),
             namespace: "".into(),
             mark: Mark::Object { key: index, index: Index(index), hash: 0 },
             body: None,
@@ -150,7 +162,7 @@ mod tests {
         }
     }
 
-    fn gathered(limit: usize, all: &[(&str, u64)]) -> (Vec<String>, u64) {
+    fn gathered(limit: usize, all: &[(&str, u64)]) -> (Vec<Arc<str>>, u64) {
         let mut pass = Pass::new(Kind::Objects, limit);
         for (id, index) in all {
             pass.add(found(id, *index));
@@ -174,7 +186,10 @@ mod tests {
     #[test]
     fn an_index_that_is_only_partly_in_the_pass_is_not_reached() {
         let two = 2 * found("a", 1).changes[0].size();
-        assert_eq!(gathered(two, &[("a", 5), ("b", 5), ("c", 5)]), (vec!["a".into(), "b".into()], 4));
+        assert_eq!(
+            gathered(two, &[("a", 5), ("b", 5), ("c", 5)]),
+            (vec!["a".into(), "b".into()], 4)
+        );
     }
 
     #[test]

@@ -9,23 +9,24 @@ use tokio::{
 };
 
 use super::{
-    BATCH_BYTES, Batch, Lists, Reading, Watcher,
+    BATCH_BYTES, Batch, Lists, PASS_BYTES, Reading, Watcher,
     pass::Pass,
     split::{Element, SplitError, Splitter},
 };
 use crate::{
     api::{self, Page, Query},
-    cursor::{Index, Kind, Move},
+    cursor::{Index, Kind, Move, Since},
     streams::{BadElement, Mode, Resource},
 };
 
 /// At most one list in this time: the tables of jobs and nodes change with every allocation.
 pub(super) const LEAST_INTERVAL: Duration = Duration::from_secs(1);
-/// The longest that a server holds a query.
-const WAIT: Duration = Duration::from_secs(5 * 60);
-const SHORT_WAIT: Duration = Duration::from_secs(10);
-/// After elements that could not be read, when the list is the same.
-const DOUBTING_WAIT: Duration = Duration::from_secs(30);
+/// The longest that a server holds a query, and the shortest that it comes down to where something
+/// in between cuts idle connections.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
+pub(super) const SHORTEST_WAIT: Duration = Duration::from_secs(30);
+/// For the first list, so that a server that does not answer is noticed soon.
+const PROBING_WAIT: Duration = Duration::from_secs(10);
 /// A body that stops arriving for so long is given up.
 const BODY_IDLE: Duration = Duration::from_secs(60);
 /// An id that hardly any object begins with: such a list is empty, but has the table's index.
@@ -39,7 +40,7 @@ pub(super) enum PassError {
     Closed,
     #[error(transparent)]
     Api(#[from] api::ApiError),
-    #[error("the list from Nomad cannot be read; is NOMAD_ADDR the address of a Nomad agent?")]
+    #[error("the list from Nomad cannot be read")]
     Split(#[from] SplitError),
     #[error("the list from Nomad stopped arriving for {} s", BODY_IDLE.as_secs())]
     Stalled,
@@ -48,6 +49,13 @@ pub(super) enum PassError {
          no leader, and a server whose token may read nothing; what is known is kept"
     )]
     Nothing,
+    #[error(
+        "Nomad's index is lower than it was, and the server knows no leader that could say whether \
+         Nomad was set back"
+    )]
+    NoLeader,
+    #[error("the token may read no namespace; check its policies")]
+    NoNamespace,
 }
 
 impl<R: Resource> Watcher<R> {
@@ -56,54 +64,81 @@ impl<R: Resource> Watcher<R> {
         &mut self,
         batches: &mpsc::Sender<Batch>,
     ) -> Result<Reading, PassError> {
-        if self.lists == Lists::EachNamespace {
-            return self.pass_each_namespace(batches).await;
-        }
-        let page = match R::list(&self.nomad, &self.query()).await {
-            Ok(page) => page,
-            Err(err) if err.is_forbidden() && self.is_old_wildcard_possible() => {
-                // Nomad before 1.2.4 takes `*` for the name of a namespace, which few may read.
-                self.find_namespaces().await?;
-                return match self.lists {
-                    Lists::One => Err(err.into()),
-                    Lists::EachNamespace => Ok(Reading::Again),
-                };
+        let mut pass = Pass::new(R::KIND, limit::<R>());
+        let mut list: Option<Index> = None;
+        let mut known_leader = true;
+        for query in self.queries().await? {
+            let page = match R::list(&self.nomad, &query).await {
+                Ok(page) => page,
+                Err(err) if err.is_forbidden() && self.lists == Lists::EachNamespace => {
+                    self.report_closed(&query.namespace);
+                    continue;
+                }
+                Err(err) if err.is_forbidden() && self.may_hide_namespaces() => {
+                    self.find_namespaces().await?;
+                    return match self.lists {
+                        Lists::One => Err(err.into()),
+                        Lists::EachNamespace => Ok(Reading::Again),
+                    };
+                }
+                Err(err) => return Err(err.into()),
+            };
+            if page.index == Index(0) && (!page.known_leader || self.seen.floor() > Index(0)) {
+                return Err(PassError::Nothing);
             }
-            Err(err) => return Err(err.into()),
-        };
-        let list = page.index;
-        if list == Index(0) && (!page.known_leader || self.seen.floor() > Index(0)) {
-            return Err(PassError::Nothing);
+            if page.index < self.seen.floor() {
+                return self.notice_lower_index(&page, batches).await;
+            }
+            list = Some(list.map_or(page.index, |it| it.min(page.index)));
+            known_leader &= page.known_leader;
+            if let Err(err) = self.read(page, &mut pass, batches).await {
+                // What was read whole is published all the same; the floor stays where it is.
+                self.publish(&mut pass, Index(0), None, batches).await?;
+                return Err(err);
+            }
         }
-        if list < self.seen.floor() && self.reading != Reading::Regressed {
-            return self.notice_lower_index(&page, batches).await;
-        }
-        let mut pass = Pass::new(R::KIND, BATCH_BYTES);
-        let known_leader = page.known_leader;
-        let read = self.read(page, &mut pass, batches).await;
-        if let Err(err) = read {
-            // What was read whole is published all the same; the floor stays where it is.
-            self.publish(&mut pass, Index(0), None, batches).await?;
-            return Err(err);
-        }
-        if pass.elements() == 0 && self.is_old_wildcard_possible() {
+        let list = list.ok_or(PassError::NoNamespace)?;
+        if pass.elements() == 0 && self.may_hide_namespaces() {
             self.find_namespaces().await?;
             if self.lists == Lists::EachNamespace {
                 return Ok(Reading::Again);
             }
         }
-        if let (Some(lowest), false) = (pass.reverted, self.reading == Reading::Regressed) {
-            return self.notice_reverted(lowest.before().min(list), known_leader, batches).await;
+        if pass.reverted() && self.reading != Reading::Regressed {
+            return self.notice_reverted(list, known_leader, batches).await;
         }
         self.complete(pass, list, batches).await
     }
 
+    /// The lists to read: one, or one for each namespace, once their table has changed.
+    async fn queries(&mut self) -> Result<Vec<Query>, PassError> {
+        let query = self.query();
+        if self.lists == Lists::One {
+            return Ok(vec![query]);
+        }
+        // The table's index, which the list of every namespace has, tells whether anything changed.
+        let since = Instant::now();
+        while matches!(self.reading, Reading::Waiting | Reading::Doubting)
+            && since.elapsed() < query.wait
+        {
+            let (namespace, prefix) = (self.probed.clone(), Some(NO_ID.to_owned()));
+            let probe = Query { past: None, namespace, prefix, ..query.clone() };
+            let changed = R::list(&self.nomad, &probe).await?.index != self.index;
+            if changed && self.reading == Reading::Waiting {
+                break;
+            }
+            sleep(LEAST_INTERVAL).await;
+        }
+        let query = |namespace| Query { past: None, namespace, ..query.clone() };
+        Ok(self.nomad.namespaces().await?.into_iter().map(query).collect())
+    }
+
     fn query(&self) -> Query {
         let (block, wait) = match self.reading {
-            Reading::Probing => (true, SHORT_WAIT),
-            Reading::Waiting => (true, WAIT),
-            Reading::Doubting => (true, DOUBTING_WAIT),
-            Reading::Again | Reading::Confirming | Reading::Regressed => (false, WAIT),
+            Reading::Probing => (true, PROBING_WAIT),
+            Reading::Waiting => (true, self.wait),
+            Reading::Doubting => (true, SHORTEST_WAIT),
+            Reading::Again | Reading::Confirming | Reading::Regressed => (false, self.wait),
         };
         Query {
             // Nomad never blocks on index 0, which tables have that were never written.
@@ -121,46 +156,50 @@ impl<R: Resource> Watcher<R> {
         page: &Page,
         batches: &mpsc::Sender<Batch>,
     ) -> Result<Reading, PassError> {
-        let floor = self.seen.floor();
-        match self.reading {
-            Reading::Confirming if page.known_leader => {
-                self.lower(page.index, batches).await?;
-                Ok(Reading::Regressed)
-            }
-            _ => {
-                tracing::debug!(list = %page.index, %floor, "the list is older than what was read");
-                self.metrics.stale_lists.one();
-                Ok(Reading::Confirming)
-            }
+        if self.reading != Reading::Confirming {
+            self.metrics.stale_lists.one();
+            return Ok(Reading::Confirming);
         }
+        if !page.known_leader {
+            return Err(PassError::NoLeader);
+        }
+        self.start_over(page.index, batches).await
     }
 
     /// An object is older than it was, in a list that is not.
     async fn notice_reverted(
         &mut self,
-        to: Index,
+        list: Index,
         known_leader: bool,
         batches: &mpsc::Sender<Batch>,
     ) -> Result<Reading, PassError> {
-        if self.reading == Reading::Confirming && known_leader {
-            self.lower(to, batches).await?;
-            return Ok(Reading::Regressed);
+        match self.reading {
+            Reading::Confirming if known_leader => self.start_over(list, batches).await,
+            Reading::Confirming => Err(PassError::NoLeader),
+            _ => Ok(Reading::Confirming),
         }
-        Ok(Reading::Confirming)
     }
 
-    /// Nomad was set back to an older state.
-    async fn lower(&mut self, to: Index, batches: &mpsc::Sender<Batch>) -> Result<(), PassError> {
+    /// Nomad was set back to an older state. What differs from the last list is published by the
+    /// next pass; until that is through, the position is at the beginning, so that a process that
+    /// takes over in the middle of it loses nothing.
+    async fn start_over(
+        &mut self,
+        list: Index,
+        batches: &mpsc::Sender<Batch>,
+    ) -> Result<Reading, PassError> {
         self.metrics.index_regressions.one();
         tracing::warn!(
+            stream = R::NAME,
             from = %self.seen.floor(),
-            %to,
+            to = %list,
             "Nomad's index went back: its state was restored from a snapshot, or it is another \
              cluster. What differs from the last list is published again"
         );
-        let then = Move::Lower(to);
+        let then = Move::Lower(Index(0));
         self.seen.go(&then);
-        send(batches, Batch { then: Some(then), ..Batch::default() }).await
+        send(batches, Batch { then: Some(then), ..Batch::default() }).await?;
+        Ok(Reading::Regressed)
     }
 
     /// Reads the body of a list to its end.
@@ -177,12 +216,12 @@ impl<R: Resource> Watcher<R> {
         let mut splitter = Splitter::default();
         let mut body = page.body;
         let mut count = 0;
-        loop {
-            let chunk = timeout(BODY_IDLE, body.next()).await.map_err(|_| PassError::Stalled)?;
-            let Some(chunk) = chunk else { break };
+        while let Some(chunk) =
+            timeout(BODY_IDLE, body.next()).await.map_err(|_| PassError::Stalled)?
+        {
             let chunk = chunk.map_err(|err| self.nomad.body_failed(R::NAME, err))?;
             let mut rest = &chunk[..];
-            while let Some(element) = splitter.next(&mut rest, count)? {
+            while let Some(element) = splitter.next(&mut rest)? {
                 count += 1;
                 let found = match element {
                     Element::Whole(text) => R::changes(text, &self.seen, mode),
@@ -192,12 +231,7 @@ impl<R: Resource> Watcher<R> {
                     }),
                 };
                 match found {
-                    Ok(found) => {
-                        for gap in &found.gaps {
-                            self.report_gap(&gap.allocation, &gap.task);
-                        }
-                        pass.add(found);
-                    }
+                    Ok(found) => pass.add(found),
                     Err(bad) => pass.add_bad(bad),
                 }
                 if pass.is_full() {
@@ -205,7 +239,7 @@ impl<R: Resource> Watcher<R> {
                 }
             }
         }
-        splitter.finish(count)?;
+        splitter.finish()?;
         self.metrics.lists_read.one();
         Ok(())
     }
@@ -217,60 +251,61 @@ impl<R: Resource> Watcher<R> {
         list: Index,
         batches: &mpsc::Sender<Batch>,
     ) -> Result<Reading, PassError> {
-        let (bad, named) = pass.bad();
-        if bad > 0 {
-            self.metrics.bad_elements.add(bad);
-            for bad in named {
-                tracing::error!(
-                    error = %bad,
-                    "an element of Nomad's list cannot be read; it is tried again, and the \
-                     checkpoint does not pass it. Look at the object with Nomad's own tools, and \
-                     at what is between this process and Nomad"
-                );
-            }
-        }
-        let reach = pass.reach(list);
-        let left = pass.left_some();
+        let bad = self.report_bad(&pass);
+        self.report_gaps(&pass);
+        // A server may answer a token that lost its rights with an empty list, and the index of
+        // the table. An empty list needs no floor to move: whatever comes is above it.
+        let empty = pass.elements() == 0;
+        let first = self.seen.since() == Since::Now;
+        let (reach, left) = (pass.reach(list), pass.left_some());
         let listed = std::mem::take(&mut pass.listed);
         let then = match R::KIND {
-            _ if bad > 0 => None,
+            // Whoever starts from now passes over what is there, readable or not.
+            _ if first => Some(Move::Reach(list)),
+            _ if bad || empty => None,
             Kind::TaskEvents => {
                 Some(Move::ReachListed(reach, listed.keys().copied().collect::<HashSet<_>>()))
             }
             Kind::Objects => Some(Move::Reach(reach)),
         };
         let skipped = self.publish(&mut pass, reach, then, batches).await?;
-        if R::KIND == Kind::Objects && !left {
+        if R::KIND == Kind::Objects && !left && !empty {
             self.seen.relist(listed.into_iter().map(|(key, index)| (key as u64, index)));
         }
         self.index = list;
+        self.wildcard_works |= !empty && self.lists == Lists::One;
         Ok(match self.reading {
             Reading::Regressed if left => Reading::Regressed,
+            Reading::Regressed if bad || skipped => {
+                sleep(SHORTEST_WAIT).await;
+                Reading::Regressed
+            }
             _ if left => Reading::Again,
-            _ if bad > 0 || skipped => Reading::Doubting,
+            _ if bad || skipped => Reading::Doubting,
             _ => Reading::Waiting,
         })
     }
 
-    fn report_gap(&self, allocation: &str, task: &str) {
-        self.metrics.gaps.one();
-        tracing::warn!(
-            allocation,
-            task,
-            "Nomad dropped events of a task before they could be read: it keeps ten of each. They \
-             are lost; those it still has are published"
-        );
+    /// Whether the list could be empty, or refused, because the server takes `*` for a name.
+    fn may_hide_namespaces(&self) -> bool {
+        R::OLD_WILDCARD
+            && &*self.scope.namespace == "*"
+            && self.lists == Lists::One
+            && !self.wildcard_works
     }
 
-    fn is_old_wildcard_possible(&self) -> bool {
-        R::OLD_WILDCARD && &*self.scope.namespace == "*" && self.lists == Lists::One
-    }
-
-    /// Whether `*` hides objects, as it does before Nomad 1.2.4. Asked before the floor moves over
-    /// an empty list.
+    /// Whether `*` hides objects, as it does before Nomad 1.2.4.
     async fn find_namespaces(&mut self) -> Result<(), PassError> {
-        for namespace in self.nomad.namespaces().await? {
-            let query = Query { past: None, namespace, ..self.query() };
+        let namespaces = match self.nomad.namespaces().await {
+            Ok(namespaces) => namespaces,
+            Err(err) if err.status().is_some() => {
+                tracing::debug!(error = %err, "namespaces cannot be listed");
+                return Ok(());
+            }
+            Err(err) => return Err(err.into()),
+        };
+        for namespace in namespaces {
+            let query = Query { past: None, namespace: namespace.clone(), ..self.query() };
             let page = match R::list(&self.nomad, &query).await {
                 Err(err) if err.is_forbidden() => continue,
                 page => page?,
@@ -278,10 +313,11 @@ impl<R: Resource> Watcher<R> {
             if self.has_elements(page).await? {
                 tracing::warn!(
                     stream = R::NAME,
-                    "this Nomad does not know namespace `*` for this list (1.2.4 does); every \
-                     namespace is watched on its own"
+                    "namespace `*` does not show this list: Nomad before 1.2.4 does not know it, \
+                     or the token may not use it. Every namespace is watched on its own"
                 );
                 self.lists = Lists::EachNamespace;
+                self.probed = namespace;
                 return Ok(());
             }
         }
@@ -296,54 +332,19 @@ impl<R: Resource> Watcher<R> {
             timeout(BODY_IDLE, body.next()).await.map_err(|_| PassError::Stalled)?
         {
             let chunk = chunk.map_err(|err| self.nomad.body_failed(R::NAME, err))?;
-            if splitter.next(&mut &chunk[..], 0)?.is_some() {
+            if splitter.next(&mut &chunk[..])?.is_some() {
                 return Ok(true);
             }
         }
         Ok(false)
     }
+}
 
-    /// Reads the list of every namespace as if they were one. The table's index, which every one
-    /// of them has, tells whether anything changed.
-    async fn pass_each_namespace(
-        &mut self,
-        batches: &mpsc::Sender<Batch>,
-    ) -> Result<Reading, PassError> {
-        let since = Instant::now();
-        let query = Query { past: None, ..self.query() };
-        while self.reading == Reading::Waiting && since.elapsed() < WAIT {
-            let namespace = "default".to_owned();
-            let prefix = Some(NO_ID.to_owned());
-            let probe = Query { namespace, prefix, ..query.clone() };
-            if R::list(&self.nomad, &probe).await?.index != self.index {
-                break;
-            }
-            sleep(LEAST_INTERVAL).await;
-        }
-        let mut pass = Pass::new(R::KIND, BATCH_BYTES);
-        let mut list = None;
-        for namespace in self.nomad.namespaces().await? {
-            let page = R::list(&self.nomad, &Query { namespace, ..query.clone() }).await?;
-            if page.index == Index(0) && (!page.known_leader || self.seen.floor() > Index(0)) {
-                return Err(PassError::Nothing);
-            }
-            list = Some(list.map_or(page.index, |it: Index| it.min(page.index)));
-            if let Err(err) = self.read(page, &mut pass, batches).await {
-                self.publish(&mut pass, Index(0), None, batches).await?;
-                return Err(err);
-            }
-        }
-        let list = list.unwrap_or_default();
-        if list < self.seen.floor() && self.reading != Reading::Regressed {
-            return match self.reading {
-                Reading::Confirming => {
-                    self.lower(list, batches).await?;
-                    Ok(Reading::Regressed)
-                }
-                _ => Ok(Reading::Confirming),
-            };
-        }
-        self.complete(pass, list, batches).await
+/// Task events are published as they are read; objects are sorted first.
+fn limit<R: Resource>() -> usize {
+    match R::KIND {
+        Kind::TaskEvents => BATCH_BYTES,
+        Kind::Objects => PASS_BYTES,
     }
 }
 

@@ -5,6 +5,9 @@
 /// templates, are limited to about 1 MiB by its own Raft log.
 pub const MAX_ELEMENT_BYTES: usize = 16 << 20;
 
+/// A buffer that a large element has left behind is given back down to this.
+const KEPT_BYTES: usize = 1 << 20;
+
 /// How much of a body that is no list an error shows.
 const EXCERPT_BYTES: usize = 40;
 
@@ -57,14 +60,14 @@ pub enum Element<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SplitError {
     /// It does not begin as one.
-    #[error("the answer is not a JSON list; it begins with {0}")]
+    #[error("the answer is not a JSON list, as Nomad's are; it begins with {0}")]
     NotAList(String),
     /// It goes wrong in the middle.
-    #[error("the JSON list goes wrong after element {0}")]
-    Malformed(usize),
+    #[error("commas or brackets are out of place in the JSON list")]
+    Malformed,
     /// It ends too early.
-    #[error("the JSON list ends in the middle, after {0} elements")]
-    CutShort(usize),
+    #[error("the JSON list ends in the middle: the connection was cut")]
+    CutShort,
 }
 
 impl Default for Splitter {
@@ -88,15 +91,15 @@ impl Splitter {
     }
 
     /// The next element that is complete, taking bytes off the front of `chunk`; `None` once it
-    /// needs the next chunk. `count` is the number of elements so far, for the error.
+    /// needs the next chunk.
     pub fn next<'s, 'c: 's>(
         &'s mut self,
         chunk: &mut &'c [u8],
-        count: usize,
     ) -> Result<Option<Element<'s>>, SplitError> {
         if self.state != State::Element {
             // What the caller was handed last is no longer needed.
             self.held.clear();
+            self.held.shrink_to(KEPT_BYTES);
         }
         loop {
             if self.state == State::Element {
@@ -119,18 +122,18 @@ impl Splitter {
                     self.state = State::Element;
                     continue;
                 }
-                _ => return Err(SplitError::Malformed(count)),
+                _ => return Err(SplitError::Malformed),
             };
             *chunk = rest;
         }
     }
 
     /// The body has ended: was the list complete?
-    pub fn finish(&self, count: usize) -> Result<(), SplitError> {
+    pub fn finish(&self) -> Result<(), SplitError> {
         match self.state {
             State::AfterList => Ok(()),
             State::BeforeList => Err(SplitError::NotAList("nothing".to_owned())),
-            _ => Err(SplitError::CutShort(count)),
+            _ => Err(SplitError::CutShort),
         }
     }
 
@@ -219,14 +222,14 @@ mod tests {
         let mut splitter = Splitter::new(limit);
         let mut found = Vec::new();
         for mut chunk in body.chunks(size) {
-            while let Some(element) = splitter.next(&mut chunk, found.len())? {
+            while let Some(element) = splitter.next(&mut chunk)? {
                 found.push(match element {
                     Element::Whole(text) => String::from_utf8_lossy(text).into_owned(),
                     Element::TooLarge(size) => format!("too large: {size}"),
                 });
             }
         }
-        splitter.finish(found.len())?;
+        splitter.finish()?;
         Ok(found)
     }
 
@@ -256,7 +259,7 @@ mod tests {
     #[test]
     fn a_body_that_is_cut_short_is_an_error() {
         for body in ["[", r#"[{"a":1}"#, r#"[{"a":1},"#, r#"[{"a":1},{"b"#] {
-            assert!(matches!(split(body.as_bytes(), 3, 99), Err(SplitError::CutShort(_))), "{body}");
+            assert!(matches!(split(body.as_bytes(), 3, 99), Err(SplitError::CutShort)), "{body}");
         }
     }
 
@@ -265,7 +268,7 @@ mod tests {
         let err = split(b"<html><body>Bad gateway", 99, 99).unwrap_err();
         assert_eq!(
             err.to_string(),
-            "the answer is not a JSON list; it begins with `<html><body>Bad gateway`"
+            "the answer is not a JSON list, as Nomad's are; it begins with `<html><body>Bad gateway`"
         );
         assert!(matches!(split(b"null", 9, 9), Err(SplitError::NotAList(_))));
         assert!(matches!(split(b"", 9, 9), Err(SplitError::NotAList(_))));

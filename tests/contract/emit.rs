@@ -77,14 +77,14 @@ impl Recording {
         let mut splitter = Splitter::default();
         let mut found = Vec::new();
         for mut chunk in self.body.chunks(CHUNK_BYTES) {
-            while let Some(element) = splitter.next(&mut chunk, found.len()).unwrap() {
+            while let Some(element) = splitter.next(&mut chunk).unwrap() {
                 match element {
                     Element::Whole(text) => found.push(text.to_vec()),
                     Element::TooLarge(bytes) => panic!("{self}: an element of {bytes} bytes"),
                 }
             }
         }
-        splitter.finish(found.len()).unwrap();
+        splitter.finish().unwrap();
         found
     }
 
@@ -205,7 +205,7 @@ impl Work for Emit<'_> {
                         .records
                         .push(record.unwrap_or_else(|err| panic!("{}: {err}", self.list)));
                 }
-                None => emitted.unread.push(change.id),
+                None => emitted.unread.push(change.id.to_string()),
             }
         }
         emitted
@@ -221,7 +221,7 @@ impl Emit<'_> {
                 return None;
             }
             let name: Name = serde_json::from_slice(&it.body).unwrap();
-            let same = name.id == change.id && name.namespace == *change.namespace;
+            let same = name.id == *change.id && name.namespace == *change.namespace;
             let later = same && name.modify_index >= change.index.0;
             let elsewhere = it.folder != self.list.folder;
             later.then_some((name.modify_index, elsewhere, it))

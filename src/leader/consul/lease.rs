@@ -136,7 +136,8 @@ impl Lease {
 
     /// Watches the lock, and ends the lease once somebody else has it.
     pub(super) fn watch_lock(&self, consul: &api::Consul, key: &str) -> Task {
-        let work = monitor(consul.clone(), key.to_owned(), self.session.clone(), self.state.clone());
+        let work =
+            monitor(consul.clone(), key.to_owned(), self.session.clone(), self.state.clone());
         Task::start(work)
     }
 
@@ -159,7 +160,10 @@ fn end(state: &watch::Sender<State>, why: &str) {
         let news = !state.ended;
         state.ended = true;
         if news {
-            tracing::warn!(why, "the term is over");
+            tracing::warn!(
+                why,
+                "the session or its lock is lost: nothing is published on it any more"
+            );
         }
         news
     });
@@ -174,12 +178,18 @@ async fn renew(consul: api::Consul, session: String, ttl: Duration, state: watch
         let sent = (Instant::now(), SystemTime::now());
         match consul.renew(&session, interval).await {
             Ok(true) => {
-                // A lease that has ended stays ended, although the session lives.
-                let renewed = State { ended: state.borrow().ended, ..State::renewed(sent, ttl) };
-                if !state.borrow().holds() {
+                // A lease that has ended stays ended, although the session lives. It can be ended
+                // by another task at any instant, so looking and renewing is one step.
+                let renewed = state.send_if_modified(|state| {
+                    let holds = state.holds();
+                    if holds {
+                        *state = State::renewed(sent, ttl);
+                    }
+                    holds
+                });
+                if !renewed {
                     return end(&state, "the session could not be renewed in time");
                 }
-                state.send_replace(renewed);
                 next = sent.0 + interval;
                 if let Some((after, attempts)) = trouble.over() {
                     tracing::info!(?after, attempts, "the session is renewed again");
@@ -203,12 +213,7 @@ async fn renew(consul: api::Consul, session: String, ttl: Duration, state: watch
     }
 }
 
-async fn monitor(
-    consul: api::Consul,
-    key: String,
-    session: String,
-    state: watch::Sender<State>,
-) {
+async fn monitor(consul: api::Consul, key: String, session: String, state: watch::Sender<State>) {
     let mut past = None;
     loop {
         match consul.read(&key, past).await {
@@ -221,7 +226,10 @@ async fn monitor(
                         return end(&state, "the lock key was overwritten with something else");
                     }
                 }
-                past = Some((read.index.max(1), MONITOR_WAIT));
+                // An index that went back is one of a restored server, on which to wait for the
+                // old one would be to look away.
+                let back = past.is_some_and(|(index, _)| read.index < index);
+                past = (!back).then_some((read.index.max(1), MONITOR_WAIT));
             }
             // Whether the session lives is what the renewal is for.
             Err(err) => {

@@ -1,0 +1,68 @@
+//! What a pass says of what it could not read: each thing once, and no more than a few lines.
+
+use super::{Watcher, pass::Pass};
+use crate::streams::{BadElement, Resource};
+
+/// So many tasks with gaps are named for each list; the others are only counted.
+const NAMED_GAPS: usize = 5;
+/// So many unreadable objects are remembered as said.
+const REMEMBERED: usize = 1_000;
+
+impl<R: Resource> Watcher<R> {
+    /// Reports elements of a list that cannot be read; whether there are any.
+    pub(super) fn report_bad(&mut self, pass: &Pass) -> bool {
+        let (count, named) = pass.bad();
+        for bad in named {
+            self.report_bad_object(bad);
+        }
+        // Those that are named are counted where they are.
+        self.metrics.bad_elements.add(count - named.len());
+        count > 0
+    }
+
+    /// Reports an object that cannot be read, in the log only once.
+    pub(super) fn report_bad_object(&mut self, bad: &BadElement) {
+        self.metrics.bad_elements.one();
+        if self.said.len() >= REMEMBERED {
+            self.said.clear();
+        }
+        if self.said.insert(bad.to_string()) {
+            tracing::error!(
+                stream = R::NAME,
+                error = %bad,
+                "an object cannot be read from Nomad; it is tried again with every list, the \
+                 others go on, and the checkpoint does not pass it. Look at it with Nomad's own \
+                 tools, and at what is between this process and Nomad"
+            );
+        }
+    }
+
+    /// Reports task events that Nomad no longer had.
+    pub(super) fn report_gaps(&self, pass: &Pass) {
+        let gaps = pass.gaps();
+        self.metrics.gaps.add(gaps.len());
+        for gap in gaps.iter().take(NAMED_GAPS) {
+            tracing::warn!(
+                allocation = gap.allocation,
+                task = gap.task,
+                "Nomad dropped events of a task before they could be read: it keeps ten of each. \
+                 They are lost; those it still has are published"
+            );
+        }
+        if gaps.len() > NAMED_GAPS {
+            tracing::warn!(tasks = gaps.len(), "so many tasks have lost events in this list");
+        }
+    }
+
+    /// Reports a namespace that the token may not read, in the log only once.
+    pub(super) fn report_closed(&mut self, namespace: &str) {
+        if self.said.insert(format!("namespace {namespace}")) {
+            tracing::warn!(
+                stream = R::NAME,
+                namespace,
+                "the token may not read this namespace, and its changes are not published; give \
+                 the token `read-job` there if they should be"
+            );
+        }
+    }
+}
