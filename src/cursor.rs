@@ -145,6 +145,8 @@ pub struct Cursor {
     shards: u32,
     dirty: BTreeSet<u32>,
     moves: u64,
+    /// Which part of which Nomad it is a position in; for a warning.
+    scope: String,
 }
 
 impl Cursor {

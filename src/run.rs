@@ -200,11 +200,20 @@ async fn take_up<R: Resource>(config: &Config, term: &dyn Term) -> Cursor {
             }
         }
     };
-    let (cursor, resumed) = Cursor::resume(R::KIND, saved, config.start, cursor::now());
+    let scope = format!("{} {}", config.scope.source, config.scope.namespace);
+    let (cursor, resumed) = Cursor::resume(R::KIND, saved, config.start, &scope, cursor::now());
     match resumed {
         Resumed::Checkpoint => {
             tracing::info!(stream = R::NAME, floor = %cursor.floor(), "elected; going on from the checkpoint");
         }
+        Resumed::OtherScope { was } => tracing::warn!(
+            stream = R::NAME,
+            was,
+            is = scope,
+            "elected; the checkpoint was made in another namespace or region. What is older than \
+             it is passed over here: to publish that too, stop every copy and delete the \
+             checkpoint"
+        ),
         Resumed::FirstStart(start) => {
             tracing::info!(stream = R::NAME, ?start, "elected; there is no checkpoint yet");
         }

@@ -1,6 +1,11 @@
 //! Turns what Nomad shows into batches of records.
 
-use std::{collections::HashSet, marker::PhantomData, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    marker::PhantomData,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 
@@ -58,6 +63,8 @@ pub struct Watcher<R> {
     scope: Scope,
     metrics: Arc<Metrics>,
     seen: Seen,
+    /// A hash of the id of the last record of each object.
+    bodies: HashMap<u64, u64>,
     /// The index of the last list: the next one is to be past it.
     index: Index,
     reading: Reading,
@@ -111,6 +118,7 @@ impl<R: Resource> Watcher<R> {
             metrics,
             index: Index::default(),
             seen: Seen::new(cursor),
+            bodies: HashMap::new(),
             reading: Reading::Probing,
             lists: Lists::One,
             wildcard_works: false,

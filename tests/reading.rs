@@ -192,3 +192,22 @@ async fn a_backlog_beyond_the_budget_is_published_in_passes_in_order_of_index() 
     running.stop().await;
     assert_eq!(world.value::<Evaluations>().unwrap(), world.nomad.index().to_string());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_newer_than_its_list_is_published_once() {
+    let world = two_nodes();
+    let running = world.start::<Nodes>();
+    world.published(2).await;
+    pass(5).await;
+    let slow = Fault::Delay(Duration::from_secs(2));
+    world.nomad.script(&format!("/v1/node/{}", uuid("a")), slow);
+    world.nomad.upsert(Table::Nodes, node("a", "initializing"));
+    pass(1).await;
+    world.nomad.upsert(Table::Nodes, node("a", "down"));
+    world.published(3).await;
+    pass(600).await;
+    assert_eq!(world.sink.subjects(), ["a", "b", "a"].map(uuid));
+    assert_eq!(world.sink.bodies()[2]["Status"], "down");
+    running.stop().await;
+    assert_eq!(world.value::<Nodes>().unwrap(), world.nomad.index().to_string());
+}

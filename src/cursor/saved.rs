@@ -62,6 +62,7 @@ pub enum Start {
 #[allow(missing_docs)]
 pub enum Resumed {
     Checkpoint,
+    OtherScope { was: String },
     FirstStart(Start),
     GoTool { value: u64, keeps_tails: bool },
     Corrupt { why: String, value: Option<u64> },
@@ -89,12 +90,30 @@ struct Head {
     shards: u32,
     /// What was written beside, so that another writer is noticed.
     value: String,
+    #[serde(default)]
+    scope: String,
 }
 
 impl Cursor {
-    /// Where a term takes up, given what was saved. `now` bounds a clock that is ahead.
+    /// Where a term takes up, given what was saved. `scope` names the part of the Nomad that it
+    /// is about; `now` bounds a clock that is ahead.
     #[must_use]
-    pub fn resume(kind: Kind, saved: Saved, start: Start, now: Nanos) -> (Self, Resumed) {
+    pub fn resume(
+        kind: Kind,
+        saved: Saved,
+        start: Start,
+        scope: &str,
+        now: Nanos,
+    ) -> (Self, Resumed) {
+        let (mut cursor, mut resumed) = Self::take_up(kind, saved, start, now);
+        let was = std::mem::replace(&mut cursor.scope, scope.to_owned());
+        if resumed == Resumed::Checkpoint && !was.is_empty() && was != scope {
+            resumed = Resumed::OtherScope { was };
+        }
+        (cursor, resumed)
+    }
+
+    fn take_up(kind: Kind, saved: Saved, start: Start, now: Nanos) -> (Self, Resumed) {
         let from_value = |value| match kind {
             Kind::Objects => Self::at(Index(value)),
             Kind::TaskEvents => {
@@ -180,6 +199,7 @@ impl Cursor {
             newest: self.newest,
             shards: self.shards,
             value: value.to_owned(),
+            scope: self.scope.clone(),
         };
         let json = serde_json::to_string(&head).unwrap_or_default();
         format!("{HEAD} {:016x} {json}\n", xxh3_64(json.as_bytes())).into_bytes()
@@ -265,6 +285,7 @@ fn restore(head: Head, shards: &[Option<Vec<u8>>]) -> (Cursor, usize) {
         floor_is_known: head.floor_is_known,
         since: head.since.map_or(Since::Floor, Since::Time),
         shards: head.shards,
+        scope: head.scope,
         ..Cursor::new(kind)
     };
     for (key, index, hash) in head.above {

@@ -83,8 +83,18 @@ fn a_lost_or_damaged_shard_is_reported_and_the_rest_is_kept() {
 #[test]
 fn nothing_saved_means_the_configured_start() {
     let (saved, _) = decode(None, &[], None);
-    let (cursor, resumed) = Cursor::resume(Kind::Objects, saved, Start::Latest, NOW);
+    let (cursor, resumed) = Cursor::resume(Kind::Objects, saved, Start::Latest, "*", NOW);
     assert_eq!((cursor.since(), resumed), (Since::Now, Resumed::FirstStart(Start::Latest)));
+}
+
+#[test]
+fn a_checkpoint_of_another_scope_is_told_from_one_of_this() {
+    let resume = |saved, scope| Cursor::resume(Kind::Objects, saved, Start::Earliest, scope, NOW);
+    let (mut cursor, _) = resume(Saved::Nothing, "default");
+    let (head, _) = save(&mut cursor, &mut Vec::new());
+    let again = |scope| resume(decode(Some(&head), &[], None).0, scope).1;
+    assert_eq!(again("default"), Resumed::Checkpoint);
+    assert_eq!(again("*"), Resumed::OtherScope { was: "default".into() });
 }
 
 #[test]
@@ -92,7 +102,7 @@ fn an_index_stream_takes_up_where_the_go_tool_left_off() {
     let (head, _) = save(&mut Cursor::at(Index(11)), &mut Vec::new());
     for head in [None, Some(&*head)] {
         let (saved, _) = decode(head, &[], Some(b"40\n"));
-        let (cursor, resumed) = Cursor::resume(Kind::Objects, saved, Start::Earliest, NOW);
+        let (cursor, resumed) = Cursor::resume(Kind::Objects, saved, Start::Earliest, "*", NOW);
         assert_eq!(cursor.floor(), Index(40));
         assert_eq!(resumed, Resumed::GoTool { value: 40, keeps_tails: false });
     }
@@ -103,7 +113,7 @@ fn task_events_keep_their_tails_when_the_go_tool_has_run_since() {
     let (mut cursor, mut shards) = (tasks(10), Vec::new());
     let (head, _) = save(&mut cursor, &mut shards);
     let (saved, _) = decode(Some(&head), &shards, Some(b"77"));
-    let (cursor, resumed) = Cursor::resume(Kind::TaskEvents, saved, Start::Earliest, NOW);
+    let (cursor, resumed) = Cursor::resume(Kind::TaskEvents, saved, Start::Earliest, "*", NOW);
     assert_eq!((cursor.tails(), cursor.floor()), (10, Index(5)));
     assert_eq!(resumed, Resumed::GoTool { value: 77, keeps_tails: true });
 }
@@ -112,7 +122,7 @@ fn task_events_keep_their_tails_when_the_go_tool_has_run_since() {
 fn without_tails_task_events_begin_after_the_lower_of_the_go_tools_time_and_now() {
     for (value, since) in [("77", 77), ("99999999999999", NOW)] {
         let (saved, _) = decode(None, &[], Some(value.as_bytes()));
-        let (cursor, _) = Cursor::resume(Kind::TaskEvents, saved, Start::Latest, NOW);
+        let (cursor, _) = Cursor::resume(Kind::TaskEvents, saved, Start::Latest, "*", NOW);
         assert_eq!((cursor.since(), cursor.floor()), (Since::Time(since), Index(0)));
     }
 }
@@ -130,9 +140,9 @@ fn a_cursor_that_is_cut_damaged_or_of_a_newer_version_is_said_to_be() {
             panic!("{saved:?}")
         };
         assert!(said.contains(why), "{said}");
-        let (cursor, _) = Cursor::resume(Kind::Objects, saved.clone(), Start::Latest, NOW);
+        let (cursor, _) = Cursor::resume(Kind::Objects, saved.clone(), Start::Latest, "*", NOW);
         assert_eq!(cursor.floor(), Index(8));
-        let (cursor, _) = Cursor::resume(Kind::TaskEvents, saved, Start::Latest, NOW);
+        let (cursor, _) = Cursor::resume(Kind::TaskEvents, saved, Start::Latest, "*", NOW);
         assert_eq!((cursor.floor(), cursor.since()), (Index(0), Since::Floor));
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     cursor::{Index, Mark, Move},
     error::Chain,
     metrics::Metrics,
-    record::Record,
+    record::{Record, json},
     streams::{BadElement, Change, Envelope, Resource},
 };
 
@@ -80,6 +80,10 @@ impl<R: Resource> Watcher<R> {
             };
             let Some((index, mark, fetched)) = next else { break };
             match fetched {
+                Fetched::Record(record) if self.is_repeated(mark, &record) => {
+                    self.note(mark);
+                    batch.silent.push(mark);
+                }
                 Fetched::Record(mut record) => {
                     self.note(mark);
                     record.below = index.before().min(reach);
@@ -113,6 +117,15 @@ impl<R: Resource> Watcher<R> {
             send(batches, batch).await?;
         }
         Ok(skipped)
+    }
+
+    /// Whether the record says again what the last one of its object said. A body that was read by
+    /// id can be newer than the list that named it, and the next list names it again. The record
+    /// before is in an earlier pass, so that it is durable before this batch begins.
+    fn is_repeated(&mut self, mark: Mark, record: &Record) -> bool {
+        let Mark::Object { key, .. } = mark else { return false };
+        let id = json::name(&record.meta.id);
+        self.bodies.insert(key, id) == Some(id)
     }
 
     fn note(&mut self, mark: Mark) {

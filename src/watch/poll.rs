@@ -270,6 +270,7 @@ impl<R: Resource> Watcher<R> {
         };
         let skipped = self.publish(&mut pass, reach, then, batches).await?;
         if R::KIND == Kind::Objects && !left && !empty {
+            self.bodies.retain(|key, _| listed.contains_key(&u128::from(*key)));
             self.seen.relist(listed.into_iter().map(|(key, index)| (key as u64, index)));
         }
         self.index = list;
