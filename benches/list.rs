@@ -4,6 +4,8 @@
 //!
 //! `cargo bench --bench list`; Linux only, since it reads `/proc`.
 
+#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "it prints, and measures")]
+
 use std::{
     error::Error,
     io::{BufRead, BufReader},
@@ -167,7 +169,7 @@ async fn read(address: &str, split: bool) -> Result<()> {
     while let Some(chunk) = body.next().await {
         let chunk = chunk?;
         let mut rest = &chunk[..];
-        while split && splitter.next(&mut rest)?.is_some() {}
+        while split && splitter.next_element(&mut rest)?.is_some() {}
     }
     println!("{} {}", ticks("self")?, peak_kib("self")?);
     Ok(())

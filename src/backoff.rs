@@ -25,7 +25,7 @@ impl Backoff {
     }
 
     /// The next wait.
-    pub fn next(&mut self) -> Duration {
+    pub fn next_wait(&mut self) -> Duration {
         let step = self.step;
         self.step = std::cmp::min(step.saturating_mul(2), self.greatest);
         self.attempts = self.attempts.saturating_add(1);
@@ -34,7 +34,7 @@ impl Backoff {
 
     /// Sleeps for the next wait.
     pub async fn wait(&mut self) {
-        tokio::time::sleep(self.next()).await;
+        tokio::time::sleep(self.next_wait()).await;
     }
 
     /// How many waits there have been since the last success.
@@ -100,11 +100,11 @@ mod tests {
         let second = Duration::from_secs(1);
         let mut backoff = Backoff::new(second, 4 * second);
         for greatest in [1, 2, 4, 4] {
-            let wait = backoff.next();
+            let wait = backoff.next_wait();
             assert!(wait >= second * greatest / 2 && wait <= second * greatest, "{wait:?}");
         }
         backoff.reset();
         assert_eq!(backoff.attempts(), 0);
-        assert!(backoff.next() <= second);
+        assert!(backoff.next_wait() <= second);
     }
 }

@@ -208,7 +208,7 @@ impl<'a> Checkpoint<'a> {
                              up to 10,000 records would be published again"
                         );
                     }
-                    self.not_before = Some(Instant::now() + self.backoff.next());
+                    self.not_before = Some(Instant::now() + self.backoff.next_wait());
                 }
                 Err(err)
             }

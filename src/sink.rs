@@ -95,9 +95,12 @@ const KNOWN: [&str; 14] = [
     "syslog",
 ];
 
+/// Sets a sink up from the environment.
+type FromEnv = fn(&Env, Format) -> Result<Box<dyn Sink>, Noted>;
+
 struct Entry {
     name: &'static str,
-    from_env: fn(&Env, Format) -> Result<Box<dyn Sink>, Noted>,
+    from_env: FromEnv,
 }
 
 impl Entry {

@@ -55,7 +55,9 @@ impl Config {
             namespace: namespace?.into(),
             source: format!("/nomad/{}", region.as_deref().unwrap_or("global")).into(),
         };
-        (source?, resync?, listen?);
+        source?;
+        resync?;
+        listen?;
         Ok(Self {
             nomad: Nomad::new(endpoint?, region),
             scope,

@@ -221,7 +221,7 @@ impl<R: Resource> Watcher<R> {
         {
             let chunk = chunk.map_err(|err| self.nomad.body_failed(R::NAME, err))?;
             let mut rest = &chunk[..];
-            while let Some(element) = splitter.next(&mut rest)? {
+            while let Some(element) = splitter.next_element(&mut rest)? {
                 count += 1;
                 let found = match element {
                     Element::Whole(text) => R::changes(text, &self.seen, mode),
@@ -333,7 +333,7 @@ impl<R: Resource> Watcher<R> {
             timeout(BODY_IDLE, body.next()).await.map_err(|_| PassError::Stalled)?
         {
             let chunk = chunk.map_err(|err| self.nomad.body_failed(R::NAME, err))?;
-            if splitter.next(&mut &chunk[..])?.is_some() {
+            if splitter.next_element(&mut &chunk[..])?.is_some() {
                 return Ok(true);
             }
         }

@@ -92,7 +92,7 @@ impl Splitter {
 
     /// The next element that is complete, taking bytes off the front of `chunk`; `None` once it
     /// needs the next chunk.
-    pub fn next<'s, 'c: 's>(
+    pub fn next_element<'s, 'c: 's>(
         &'s mut self,
         chunk: &mut &'c [u8],
     ) -> Result<Option<Element<'s>>, SplitError> {
@@ -222,7 +222,7 @@ mod tests {
         let mut splitter = Splitter::new(limit);
         let mut found = Vec::new();
         for mut chunk in body.chunks(size) {
-            while let Some(element) = splitter.next(&mut chunk)? {
+            while let Some(element) = splitter.next_element(&mut chunk)? {
                 found.push(match element {
                     Element::Whole(text) => String::from_utf8_lossy(text).into_owned(),
                     Element::TooLarge(size) => format!("too large: {size}"),

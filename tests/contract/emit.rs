@@ -77,7 +77,7 @@ impl Recording {
         let mut splitter = Splitter::default();
         let mut found = Vec::new();
         for mut chunk in self.body.chunks(CHUNK_BYTES) {
-            while let Some(element) = splitter.next(&mut chunk).unwrap() {
+            while let Some(element) = splitter.next_element(&mut chunk).unwrap() {
                 match element {
                     Element::Whole(text) => found.push(text.to_vec()),
                     Element::TooLarge(bytes) => panic!("{self}: an element of {bytes} bytes"),

@@ -207,7 +207,7 @@ async fn renew(consul: api::Consul, session: String, ttl: Duration, state: watch
                         "the session could not be renewed; publishing stops before it can expire"
                     );
                 }
-                next = Instant::now() + trouble.backoff.next();
+                next = Instant::now() + trouble.backoff.next_wait();
             }
         }
     }
