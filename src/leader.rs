@@ -19,8 +19,8 @@ mod solo;
 /// Elects one publisher per stream.
 #[async_trait]
 pub trait Leader: Send + Sync {
-    /// Waits until this process is the publisher; `None` once it is asked to stop. Whatever stands
-    /// in the way is logged and tried again for ever.
+    /// Waits until this process is the publisher; `None` once it is asked to stop. Whatever may
+    /// heal is logged and tried again for ever; an error is for what cannot.
     async fn elect(&self, stop: &Shutdown) -> Result<Option<Box<dyn Term>>, LeaderError>;
 
     /// Connects without changing anything; says what works.

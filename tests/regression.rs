@@ -184,3 +184,22 @@ async fn a_body_older_than_its_change_is_read_again_from_the_leader() {
     assert!(!last.asks("stale=true"));
     running.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_cannot_be_read_during_a_regression_is_published_once_it_can() {
+    let world = two_nodes();
+    let old = world.nomad.snapshot();
+    world.nomad.upsert(Table::Nodes, node("a", "down"));
+    let running = world.start::<Nodes>();
+    world.published(2).await;
+    world.nomad.restore(&old);
+    for _ in 0..6 {
+        let refused = Fault::status(403, "Permission denied");
+        world.nomad.script(&format!("/v1/node/{}", uuid("a")), refused);
+    }
+    world.published(3).await;
+    pass(900).await;
+    assert_eq!(world.sink.subjects(), ["b", "a", "a"].map(uuid));
+    assert_eq!(world.sink.bodies()[2]["Status"], "ready");
+    running.stop().await;
+}

@@ -34,7 +34,7 @@ enum Fetched {
     Record(Box<Record>),
     /// There is no such object. Whether it is gone, or the server that answered lags or is on its
     /// way out, the next list tells.
-    Missing,
+    Missing(BadElement),
     /// Its body cannot be read; it is tried again with the next list.
     Bad(BadElement),
 }
@@ -90,8 +90,9 @@ impl<R: Resource> Watcher<R> {
                     bytes += record.body.len();
                     batch.records.push(*record);
                 }
-                Fetched::Missing => {
+                Fetched::Missing(object) => {
                     self.metrics.objects_gone.one();
+                    self.report_missing(&object);
                     reach = reach.min(index.before());
                     skipped = true;
                 }
@@ -173,7 +174,10 @@ async fn fetch<R: Resource>(
                     Err(bad) => bad.why,
                 }
             }
-            Ok(None) if fresh => return Fetched::Missing,
+            Ok(None) if fresh => {
+                let why = "it is listed, and yet there is no such object".to_owned();
+                return Fetched::Missing(BadElement { object: object(), why });
+            }
             Ok(None) => String::new(),
             Err(err) => {
                 metrics.nomad_errors.one();

@@ -269,7 +269,9 @@ impl<R: Resource> Watcher<R> {
             Kind::Objects => Some(Move::Reach(reach)),
         };
         let skipped = self.publish(&mut pass, reach, then, batches).await?;
-        if R::KIND == Kind::Objects && !left && !empty {
+        // After a regression, what could not be read yet must go on to differ from the last list.
+        let unsettled = self.reading == Reading::Regressed && (bad || skipped);
+        if R::KIND == Kind::Objects && !left && !empty && !unsettled {
             self.bodies.retain(|key, _| listed.contains_key(&u128::from(*key)));
             self.seen.relist(listed.into_iter().map(|(key, index)| (key as u64, index)));
         }

@@ -37,6 +37,14 @@ impl<R: Resource> Watcher<R> {
         }
     }
 
+    /// Reports an object that is listed and cannot be found, once it is so for the second time:
+    /// mostly it was deleted in between.
+    pub(super) fn report_missing(&mut self, object: &BadElement) {
+        if !self.said.insert(format!("missing {object}")) {
+            self.report_bad_object(object);
+        }
+    }
+
     /// Reports task events that Nomad no longer had.
     pub(super) fn report_gaps(&self, pass: &Pass) {
         let gaps = pass.gaps();
