@@ -1,1 +1,66 @@
-//! The suite against a real Consul.
+//! The suite against a real Consul: real processes elected by a real server, which publish what a
+//! stand-in for Nomad holds. `tools/test` runs it, and sets `CONSUL_BIN` to the server's path.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "a test binary, which shares helpers with another"
+)]
+
+#[path = "servers/checkpoints.rs"]
+mod checkpoints;
+#[path = "servers/consul.rs"]
+mod consul;
+#[path = "support/process.rs"]
+mod firehose;
+#[path = "servers/go_lock.rs"]
+mod go_lock;
+#[path = "servers/handover.rs"]
+mod handover;
+#[path = "servers/outages.rs"]
+mod outages;
+#[path = "servers/streams.rs"]
+mod streams;
+mod support;
+
+use std::io::Write;
+
+use nomad_firehose::standin::nomad::Nomad;
+
+use self::{
+    consul::Agent,
+    firehose::{Program, Served},
+    support::Version,
+};
+
+/// A real Consul, and a Nomad that a test writes to.
+struct World {
+    consul: Agent,
+    nomad: Nomad,
+    nomad_port: Served,
+}
+
+impl World {
+    async fn new() -> Self {
+        let nomad = Nomad::new(Version::V2_0);
+        let nomad_port = Served::new(nomad.router()).await;
+        Self { consul: Agent::start().await, nomad, nomad_port }
+    }
+
+    /// The binary of a stream.
+    fn stream(&self, name: &str) -> Program {
+        Program::stream(name)
+            .set("SINK_TYPE", "stdout")
+            .set("NOMAD_ADDR", &self.nomad_port.address)
+            .set("CONSUL_HTTP_ADDR", self.consul.address())
+    }
+}
+
+/// Prints past the test harness, which keeps to itself what a test that passes has to say.
+fn print(what: &str) {
+    let _ = writeln!(std::io::stderr(), "{what}");
+}

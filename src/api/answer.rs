@@ -34,7 +34,7 @@ pub enum ApiError {
         source: BoxError,
     },
     /// The answer is a refusal.
-    #[error("cannot {doing}: {server} answered {status} `{text}`{}", hint(*.status, .text))]
+    #[error("cannot {doing}: {server} answered {status} `{text}`{}", hint(*.status, .text, .token))]
     Refused {
         /// What was being done.
         doing: String,
@@ -44,6 +44,8 @@ pub enum ApiError {
         status: u16,
         /// The beginning of the text.
         text: String,
+        /// The variable that holds the token.
+        token: &'static str,
     },
     /// The answer is none that the server gives.
     #[error("cannot {doing}: {server} answered {what}; is it what the address should lead to?")]
@@ -58,21 +60,21 @@ pub enum ApiError {
 }
 
 /// What an operator can do about a refusal.
-fn hint(status: u16, text: &str) -> &'static str {
+fn hint(status: u16, text: &str, token: &str) -> String {
     // Nomad 1.0 says so with status 500.
-    let token = ["Permission denied", "ACL token not found", "UUID must be"];
+    let denials = ["Permission denied", "ACL token not found", "UUID must be"];
+    let denied = status == 500 && denials.iter().any(|it| text.contains(it));
     match status {
-        500 if token.iter().any(|it| text.contains(it)) => {
-            "; check the token and the policies it has"
-        }
         301 | 302 | 303 | 307 | 308 => {
             "; redirects are not followed, since they would carry the token elsewhere: set the \
              address that it leads to"
+                .to_owned()
         }
-        401 | 403 => "; check the token and the policies it has",
-        429 => "; it is asked too often or has too many connections: raise its limits",
-        500..=599 => "; see its own log",
-        _ => "",
+        401 | 403 => format!("; check {token} and the policies of that token"),
+        _ if denied => format!("; check {token} and the policies of that token"),
+        429 => "; it is asked too often or has too many connections: raise its limits".to_owned(),
+        500..=599 => "; see its own log".to_owned(),
+        _ => String::new(),
     }
 }
 
@@ -116,6 +118,8 @@ pub(super) struct Server {
     pub(super) name: String,
     /// The variable that holds the address.
     pub(super) variable: &'static str,
+    /// The variable that holds the token.
+    pub(super) token: &'static str,
 }
 
 impl Server {
@@ -159,7 +163,7 @@ impl Server {
                 match to {
                     Some(to) => {
                         let text = format!("see {}", shown(to.as_bytes()));
-                        ApiError::Refused { doing, server: self.name.clone(), status, text }
+                        self.refusal(doing, status, text)
                     }
                     None => self.refused(doing, status, answer.bytes_stream()).await,
                 }
@@ -185,7 +189,11 @@ impl Server {
         body: impl futures::Stream<Item = reqwest::Result<bytes::Bytes>>,
     ) -> ApiError {
         let text = String::from_utf8_lossy(&drain(body).await).trim().to_owned();
-        ApiError::Refused { doing, server: self.name.clone(), status, text: shown(text.as_bytes()) }
+        self.refusal(doing, status, shown(text.as_bytes()))
+    }
+
+    fn refusal(&self, doing: String, status: u16, text: String) -> ApiError {
+        ApiError::Refused { doing, server: self.name.clone(), status, text, token: self.token }
     }
 }
 

@@ -115,8 +115,11 @@ impl Consul {
     /// Consul at an endpoint.
     #[must_use]
     pub fn new(endpoint: Endpoint, scope: ConsulScope) -> Self {
-        let server =
-            Server { name: format!("Consul at {}", endpoint.shown), variable: "CONSUL_HTTP_ADDR" };
+        let server = Server {
+            name: format!("Consul at {}", endpoint.shown),
+            variable: "CONSUL_HTTP_ADDR",
+            token: "CONSUL_HTTP_TOKEN",
+        };
         let state = State::network(&endpoint);
         let client = consul::Client::new_with_client(&endpoint.base, endpoint.client, state);
         Self { client, server, scope }
@@ -128,7 +131,11 @@ impl Consul {
     pub fn stand_in(router: axum::Router, client: reqwest::Client) -> Self {
         let client =
             consul::Client::new_with_client("http://consul.test", client, State::router(router));
-        let server = Server { name: "the stand-in Consul".into(), variable: "CONSUL_HTTP_ADDR" };
+        let server = Server {
+            name: "the stand-in Consul".into(),
+            variable: "CONSUL_HTTP_ADDR",
+            token: "CONSUL_HTTP_TOKEN",
+        };
         Self { client, server, scope: ConsulScope::default() }
     }
 

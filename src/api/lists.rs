@@ -104,8 +104,11 @@ impl Nomad {
     /// Nomad at an endpoint; in a region other than the agent's own where one is given.
     #[must_use]
     pub fn new(endpoint: Endpoint, region: Option<String>) -> Self {
-        let server =
-            Server { name: format!("Nomad at {}", endpoint.shown), variable: "NOMAD_ADDR" };
+        let server = Server {
+            name: format!("Nomad at {}", endpoint.shown),
+            variable: "NOMAD_ADDR",
+            token: "NOMAD_TOKEN",
+        };
         let state = State::network(&endpoint);
         let client = nomad::Client::new_with_client(&endpoint.base, endpoint.client, state);
         Self { client, server, region }
@@ -117,7 +120,11 @@ impl Nomad {
     pub fn stand_in(router: axum::Router, client: reqwest::Client) -> Self {
         let client =
             nomad::Client::new_with_client("http://nomad.test", client, State::router(router));
-        let server = Server { name: "the stand-in Nomad".into(), variable: "NOMAD_ADDR" };
+        let server = Server {
+            name: "the stand-in Nomad".into(),
+            variable: "NOMAD_ADDR",
+            token: "NOMAD_TOKEN",
+        };
         Self { client, server, region: None }
     }
 
