@@ -97,6 +97,6 @@ async fn a_check_that_finds_something_that_does_not_work_fails_and_names_all_of_
         line.split_whitespace().nth(1) == Some("FAILED")
     };
     assert!(failed("nomad") && failed("leader") && !failed("sink"), "{}", check.out);
-    assert!(check.out.contains("check the token"), "no way out is named: {}", check.out);
+    assert!(check.out.contains("check NOMAD_TOKEN"), "no way out is named: {}", check.out);
     assert!(check.out.contains("CONSUL_HTTP_ADDR"), "no way out is named: {}", check.out);
 }
