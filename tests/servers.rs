@@ -15,6 +15,8 @@
 mod checkpoints;
 #[path = "servers/consul.rs"]
 mod consul;
+#[path = "contract/emit.rs"]
+mod emit;
 #[path = "support/process.rs"]
 mod firehose;
 #[path = "servers/go_lock.rs"]
@@ -23,6 +25,8 @@ mod go_lock;
 mod handover;
 #[path = "servers/outages.rs"]
 mod outages;
+#[path = "servers/recorded.rs"]
+mod recorded;
 #[path = "servers/streams.rs"]
 mod streams;
 mod support;
