@@ -124,7 +124,7 @@ pub enum Since {
 pub enum Move {
     /// Every change up to this index is durable.
     Reach(Index),
-    /// The same, at the end of a whole list of allocations: tails of others are of no more use.
+    /// The same, at the end of a whole list: what is remembered of others is of no more use.
     ReachListed(Index, HashSet<u128>),
     /// Nomad's index has gone back to this one.
     Lower(Index),
@@ -178,6 +178,12 @@ impl Cursor {
     #[must_use]
     pub fn tail(&self, task: Task) -> Option<&Tail> {
         self.tails.get(&task)
+    }
+
+    /// The tails of an allocation's tasks.
+    pub fn tails_of(&self, allocation: u128) -> impl Iterator<Item = &Tail> {
+        let of = |name| Task { allocation, name };
+        self.tails.range(of(0)..=of(u64::MAX)).map(|(_, tail)| tail)
     }
 
     /// How many tasks have a tail.
@@ -235,6 +241,7 @@ impl Cursor {
                     }
                     keep
                 });
+                self.above.retain(|key, _| listed.contains(&u128::from(*key)));
                 self.reach(*floor);
                 self.since = Since::Floor;
             }
@@ -256,7 +263,8 @@ impl Cursor {
     pub fn reach(&mut self, floor: Index) {
         // A start from now has passed over what is at the floor without looking.
         let known = self.since != Since::Now;
-        if self.since == Since::Now {
+        if !known {
+            self.moves += 1;
             self.since = Since::Floor;
         }
         if floor > self.floor {

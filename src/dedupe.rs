@@ -89,7 +89,7 @@ impl Seen {
             return Verdict::Old;
         }
         match self.cursor.object(key) {
-            Some((last, _)) if index < last => Verdict::Old,
+            Some((last, _)) if index < last => Verdict::Reverted,
             // Nomad may commit twice at one index, and a list may fall between the two.
             Some((last, known)) if index == last => match hash() {
                 hash if hash == known => Verdict::Old,
@@ -112,6 +112,12 @@ impl Seen {
             Some(listed) if *listed == index => Verdict::Old,
             _ => Verdict::New { hash: hash() },
         }
+    }
+
+    /// Whether an allocation with this index is older than an event that was published of it.
+    #[must_use]
+    pub fn is_set_back(&self, allocation: u128, index: Index) -> bool {
+        self.cursor.tails_of(allocation).any(|tail| index < tail.index)
     }
 
     /// Which events of a task are new, where the allocation has this index.
@@ -147,6 +153,12 @@ impl Seen {
             Some(at) => NewEvents { from: at + 1, ..none },
             None => NewEvents { gap: true, ..all },
         }
+    }
+
+    /// Whether any object or task is remembered.
+    #[must_use]
+    pub fn knows_any(&self) -> bool {
+        !self.listed.is_empty() || self.cursor.tails() > 0
     }
 
     /// An object is in a list that is not an old one.

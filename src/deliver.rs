@@ -89,6 +89,11 @@ pub enum Fatal {
 )]
 struct TooManyRejected(#[source] BoxError);
 
+/// The sink broke its contract; see [`DeliverError::Failed`].
+#[derive(Debug, thiserror::Error)]
+#[error("the sink failed without saying which records it did not deliver; this is a defect in it")]
+struct Unclear;
+
 impl Delivery {
     /// Publishes through this sink, with the defaults.
     #[must_use]
@@ -180,6 +185,17 @@ impl Delivery {
                     }
                     continue;
                 }
+                Err(DeliverError::Failed(failures))
+                    if failures.is_empty()
+                        || failures.iter().any(|it| it.position >= call.len()) =>
+                {
+                    unavailable(&mut trouble, &Unclear);
+                    calls.push_front(call);
+                    if self.pause(&mut trouble, stop).await {
+                        return Ok(Delivered::Stopped);
+                    }
+                    continue;
+                }
                 Err(DeliverError::Failed(failures)) => failures,
             };
             let all_rejected = failures.len() == call.len()
@@ -225,7 +241,11 @@ impl Delivery {
         let mut held: HashSet<Arc<str>> = HashSet::new();
         for (record, failure) in call.into_iter().zip(failed) {
             match failure {
-                None if held.contains(&record.key) => again.push(record),
+                None | Some(Failure { kind: FailureKind::Rejected, .. })
+                    if held.contains(&record.key) =>
+                {
+                    again.push(record);
+                }
                 None => {
                     self.rejected_in_a_row.store(0, Ordering::Relaxed);
                     self.metrics.records_delivered.one();

@@ -59,8 +59,8 @@ metrics! {
     nomad_errors,
     /// Elements of lists that could not be read.
     bad_elements,
-    /// Objects that were gone before they could be read.
-    objects_gone,
+    /// Reads of objects that were listed and not found: mostly they were deleted in between.
+    objects_missing,
     /// Tasks of which Nomad dropped events before they could be read.
     gaps,
     /// Lists of servers that lagged behind what had been read.

@@ -105,7 +105,6 @@ async fn publish_batch(
     stop: &Shutdown,
 ) -> Result<Option<Ended>, Fatal> {
     let Batch { records, silent, then } = batch;
-    // They are of tasks that have no record here.
     for mark in &silent {
         checkpoint.cursor.apply(*mark);
     }
@@ -204,8 +203,9 @@ impl<'a> Checkpoint<'a> {
                     if self.backoff.attempts() == 0 {
                         tracing::error!(
                             error = %Chain(&err),
+                            most = MAX_UNSAVED,
                             "the checkpoint could not be saved and is tried again; after a crash, \
-                             up to 10,000 records would be published again"
+                             so many records at most would be published again"
                         );
                     }
                     self.not_before = Some(Instant::now() + self.backoff.next_wait());

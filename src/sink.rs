@@ -42,7 +42,8 @@ pub trait Connect: Sink + Sized + 'static {
 /// Some records were not published.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliverError {
-    /// These were not; the others were.
+    /// These were not; the others were. Never empty; each position is once in it, and below the
+    /// number of records.
     #[error("{} of the records were not delivered", .0.len())]
     Failed(Vec<Failure>),
     /// None is known to have been, and it is the receiver, not a record: unreachable, throttled,

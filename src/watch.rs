@@ -41,7 +41,8 @@ const GREATEST_WAIT: Duration = Duration::from_secs(30);
 pub struct Batch {
     /// Oldest first.
     pub records: Vec<Record>,
-    /// Positions that move although nothing is published.
+    /// Positions that move although nothing is published, before the records do: what they stand
+    /// for is durable already, or was never to be published.
     pub silent: Vec<Mark>,
     /// Where the floor goes then.
     pub then: Option<Move>,
@@ -145,7 +146,9 @@ impl<R: Resource> Watcher<R> {
             match self.pass(&batches).await {
                 Ok(reading) => {
                     self.reading = reading;
-                    if let Some((after, attempts)) = self.trouble.over() {
+                    // A list that is to be confirmed has told nothing yet.
+                    let read = reading != Reading::Confirming;
+                    if let Some((after, attempts)) = read.then(|| self.trouble.over()).flatten() {
                         tracing::info!(?after, attempts, "Nomad is read again");
                     }
                 }

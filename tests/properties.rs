@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nomad_firehose::{
     standin::Fault as ServerFault,
-    streams::{Allocations, Evaluations, Resource},
+    streams::{Allocations, Evaluations, Jobs, Resource},
 };
 use proptest::prelude::*;
 
 use crate::support::{
-    Fault, Running, Table, Version, World, allocation, evaluation, pass, times, uuid,
+    Fault, Running, Table, Version, World, allocation, evaluation, job, pass, times, uuid,
 };
 
 /// What happens next.
@@ -39,6 +39,8 @@ enum NomadFault {
     Hang,
     NoIndex,
     Dying,
+    /// An object is not found, as far as it is read by id.
+    Missing,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +60,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         Just(NomadFault::Hang),
         Just(NomadFault::NoIndex),
         Just(NomadFault::Dying),
+        Just(NomadFault::Missing),
     ];
     let sink =
         prop_oneof![Just(SinkFault::LoseFirst), Just(SinkFault::FailAfter), Just(SinkFault::Away)];
@@ -106,6 +109,9 @@ async fn play<R: Resource>(
             }
             Step::ChangeAgain(_) => (),
             Step::Wait(seconds) => pass((*seconds).into()).await,
+            Step::Nomad(NomadFault::Missing) => {
+                world.nomad.script("/v1/job/", ServerFault::status(404, "job not found"));
+            }
             Step::Nomad(fault) => world.nomad.script("/v1/", server_fault(*fault)),
             Step::Sink(fault) => {
                 told.may_repeat |= matches!(fault, SinkFault::FailAfter);
@@ -155,7 +161,7 @@ fn server_fault(fault: NomadFault) -> ServerFault {
         NomadFault::Error => ServerFault::status(500, "No cluster leader"),
         NomadFault::Hang => ServerFault::Hang,
         NomadFault::NoIndex => ServerFault::NoIndex,
-        NomadFault::Dying => ServerFault::EmptyDying,
+        NomadFault::Dying | NomadFault::Missing => ServerFault::EmptyDying,
     }
 }
 
@@ -213,6 +219,35 @@ proptest! {
             }
             prop_assert!(told.may_repeat || unique(&world.sink.ids()), "{:?}", world.sink.ids());
             prop_assert_eq!(world.consul.sessions().len(), 0);
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn the_last_state_of_every_object_that_is_read_by_id_is_published(steps in steps()) {
+        paused(async {
+            let world = World::new(Version::V2_0);
+            let told = play::<Jobs>(&world, &steps, |world, states, _| {
+                let rows = states.iter().map(|(object, all)| {
+                    let status = all.last().unwrap().to_string();
+                    (Table::Jobs, job(&name(*object), "default", &status))
+                });
+                world.nomad.upsert_many(rows.collect::<Vec<_>>());
+            })
+            .await;
+            for (object, last) in &told.last {
+                let id = name(*object);
+                let bodies = world.sink.bodies();
+                let seen: Vec<i64> = bodies
+                    .iter()
+                    .filter(|it| it["ID"] == id.as_str())
+                    .map(|it| it["Status"].as_str().unwrap().parse().unwrap())
+                    .collect();
+                prop_assert_eq!(seen.last(), Some(last), "object {}: {:?}", object, seen);
+                if !told.may_repeat {
+                    prop_assert!(seen.is_sorted(), "object {}: {:?}", object, seen);
+                }
+            }
             Ok(())
         })?;
     }

@@ -194,6 +194,31 @@ async fn an_event_that_failed_holds_back_those_of_its_task_that_did_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_event_that_failed_holds_back_a_refused_one_of_its_task() {
+    let world = World::new(Version::V2_0);
+    world.nomad.upsert(Table::Allocations, allocation("a", &[1, 2]));
+    world.sink.fault(Fault::LoseAndRefuse(0, 1));
+    world.sink.fault(Fault::Hang);
+    let running = world.start::<Allocations>();
+    until("the second call", || world.sink.calls().len() == 2).await;
+    running.stop().await;
+    let running = world.start::<Allocations>();
+    world.published(2).await;
+    assert_eq!(times(&world.sink), [1, 2]);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_does_not_say_what_failed_confirms_nothing() {
+    let world = nodes(&["a", "b"]);
+    world.sink.fault(Fault::Unclear);
+    let running = world.start::<Nodes>();
+    world.published(2).await;
+    assert_eq!(world.sink.subjects(), uuids(&["a", "b"]));
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_saved_while_nothing_is_published_but_at_the_usual_interval() {
     let world = nodes(&["a"]);
     let running = world.start::<Nodes>();

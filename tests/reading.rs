@@ -55,7 +55,7 @@ async fn an_object_that_is_gone_before_it_is_read_is_counted_and_holds_nothing_u
     world.nomad.delete(Table::Nodes, "", &uuid("a"));
     pass(60).await;
     assert_eq!(world.sink.subjects(), [uuid("b")]);
-    assert_eq!(running.metrics.objects_gone.get(), 1);
+    assert_eq!(running.metrics.objects_missing.get(), 1);
     running.stop().await;
     assert_eq!(world.value::<Nodes>().unwrap(), world.nomad.index().to_string());
 }

@@ -203,3 +203,66 @@ async fn an_object_that_cannot_be_read_during_a_regression_is_published_once_it_
     assert_eq!(world.sink.bodies()[2]["Status"], "ready");
     running.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn task_events_are_published_although_a_write_has_hidden_the_lower_index() {
+    let world = World::new(Version::V2_0);
+    world.nomad.upsert(Table::Allocations, allocation("a", &[1, 2]));
+    let old = world.nomad.snapshot();
+    world.nomad.upsert(Table::Allocations, allocation("a", &[1, 2, 3]));
+    world.nomad.upsert(Table::Allocations, allocation("b", &[1]));
+    let running = world.start::<Allocations>();
+    world.published(4).await;
+    world.nomad.restore(&old);
+    world.nomad.upsert(Table::Allocations, allocation("c", &[5]));
+    until("the regression", || running.metrics.index_regressions.get() == 1).await;
+    world.nomad.upsert(Table::Allocations, allocation("a", &[1, 2, 4]));
+    until("the new event", || times(&world.sink).contains(&4)).await;
+    pass(900).await;
+    assert!(times(&world.sink).contains(&5));
+    assert_eq!(running.metrics.index_regressions.get(), 1);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_regression_to_an_empty_cluster_is_reported_once() {
+    let world = World::new(Version::V2_0);
+    let fresh = world.nomad.snapshot();
+    world.nomad.upsert(Table::Jobs, job("web", "default", "running"));
+    world.nomad.upsert(Table::Jobs, job("web", "default", "dead"));
+    let running = world.start::<JobListStubs>();
+    world.published(1).await;
+    world.nomad.restore(&fresh);
+    world.nomad.set_index(0);
+    world.nomad.touch(Table::Jobs);
+    until("the regression", || running.metrics.index_regressions.get() == 1).await;
+    world.nomad.upsert(Table::Jobs, job("web", "default", "running"));
+    world.published(2).await;
+    pass(900).await;
+    assert_eq!(running.metrics.index_regressions.get(), 1);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_a_server_that_was_not_set_back_yet_is_not_taken_for_the_restored_one() {
+    let world = two_nodes();
+    let old = world.nomad.snapshot();
+    world.nomad.upsert(Table::Nodes, node("a", "down"));
+    let new = world.nomad.snapshot();
+    let running = world.start::<Nodes>();
+    world.published(2).await;
+    world.nomad.restore(&old);
+    until("the regression", || {
+        if running.metrics.index_regressions.get() == 0 {
+            return false;
+        }
+        // From now on a read that may be stale shows what was before.
+        world.nomad.lag(Some(new.clone()));
+        true
+    })
+    .await;
+    world.published(3).await;
+    world.nomad.lag(None);
+    assert_eq!(world.sink.bodies()[2]["Status"], "ready");
+    running.stop().await;
+}

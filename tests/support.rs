@@ -32,6 +32,10 @@ pub use nomad_firehose::standin::nomad::{Table, Version};
 pub enum Fault {
     /// The records at these positions do not get through; the others do.
     Lose(Vec<usize>),
+    /// The first of these positions does not get through, the second is refused for good.
+    LoseAndRefuse(usize, usize),
+    /// Says that some did not get through, and not which.
+    Unclear,
     /// The records with these keys are refused for good, in whatever call they come.
     Refuse(Vec<String>),
     /// The records get through, and then an error says that they did not.
@@ -99,12 +103,19 @@ impl Sink for FaultySink {
             Some(Fault::Gone) => return Err(DeliverError::Fatal("injected".into())),
             Some(Fault::Refuse(keys)) => self.refused.lock().unwrap().extend(keys.clone()),
             Some(Fault::Lose(positions)) => lost.clone_from(positions),
+            Some(Fault::LoseAndRefuse(first, _)) => lost.push(*first),
+            Some(Fault::Unclear) => return Err(DeliverError::Failed(Vec::new())),
             Some(Fault::FailAfter) | None => (),
         }
+        let refused_at = match &fault {
+            Some(Fault::LoseAndRefuse(_, second)) => Some(*second),
+            _ => None,
+        };
         let refused = self.refused.lock().unwrap().clone();
         let mut failures = Vec::new();
         for (position, record) in records.iter().enumerate() {
-            let kind = if refused.iter().any(|it| **it == *record.key) {
+            let refused = refused.iter().any(|it| **it == *record.key);
+            let kind = if refused || refused_at == Some(position) {
                 FailureKind::Rejected
             } else if lost.contains(&position) {
                 FailureKind::Transient

@@ -75,7 +75,7 @@ async fn an_error_says_what_was_done_to_what_and_what_can_be_done_about_it() {
         ),
         (
             Fault::status(403, "Permission denied"),
-            "answered 403 `Permission denied`; check NOMAD_TOKEN and the policies of that token",
+            "answered 403 `Permission denied`; check NOMAD_TOKEN (or NOMAD_FIREHOSE_TOKEN_FILE) and the policies of that token",
         ),
         (Fault::status(429, "slow down"), "raise its limits"),
         (

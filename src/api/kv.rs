@@ -118,7 +118,7 @@ impl Consul {
         let server = Server {
             name: format!("Consul at {}", endpoint.shown),
             variable: "CONSUL_HTTP_ADDR",
-            token: "CONSUL_HTTP_TOKEN",
+            token: "CONSUL_HTTP_TOKEN (or CONSUL_HTTP_TOKEN_FILE)",
         };
         let state = State::network(&endpoint);
         let client = consul::Client::new_with_client(&endpoint.base, endpoint.client, state);
@@ -134,7 +134,7 @@ impl Consul {
         let server = Server {
             name: "the stand-in Consul".into(),
             variable: "CONSUL_HTTP_ADDR",
-            token: "CONSUL_HTTP_TOKEN",
+            token: "CONSUL_HTTP_TOKEN (or CONSUL_HTTP_TOKEN_FILE)",
         };
         Self { client, server, scope: ConsulScope::default() }
     }

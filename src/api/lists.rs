@@ -107,7 +107,7 @@ impl Nomad {
         let server = Server {
             name: format!("Nomad at {}", endpoint.shown),
             variable: "NOMAD_ADDR",
-            token: "NOMAD_TOKEN",
+            token: "NOMAD_TOKEN (or NOMAD_FIREHOSE_TOKEN_FILE)",
         };
         let state = State::network(&endpoint);
         let client = nomad::Client::new_with_client(&endpoint.base, endpoint.client, state);
@@ -123,7 +123,7 @@ impl Nomad {
         let server = Server {
             name: "the stand-in Nomad".into(),
             variable: "NOMAD_ADDR",
-            token: "NOMAD_TOKEN",
+            token: "NOMAD_TOKEN (or NOMAD_FIREHOSE_TOKEN_FILE)",
         };
         Self { client, server, region: None }
     }

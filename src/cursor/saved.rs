@@ -59,13 +59,30 @@ pub enum Start {
 
 /// Where a term takes up, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum Resumed {
+    /// At our own checkpoint.
     Checkpoint,
-    OtherScope { was: String },
+    /// At our own checkpoint, which was made in another namespace or region.
+    OtherScope {
+        /// The scope it was made in.
+        was: String,
+    },
+    /// At the configured start: there is no checkpoint.
     FirstStart(Start),
-    GoTool { value: u64, keeps_tails: bool },
-    Corrupt { why: String, value: Option<u64> },
+    /// At the Go tool's position, or at our tails beside it.
+    GoTool {
+        /// Its position.
+        value: u64,
+        /// Whether our tails count.
+        keeps_tails: bool,
+    },
+    /// At the Go tool's position where that is an index, else at the beginning.
+    Corrupt {
+        /// What is wrong with our checkpoint.
+        why: String,
+        /// The Go tool's position, where it can be read.
+        value: Option<u64>,
+    },
 }
 
 /// A cursor as bytes.

@@ -53,8 +53,13 @@ impl DeadLetter {
         let file = self.file.clone();
         let written = tokio::task::spawn_blocking(move || {
             let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-            file.write_all(&line)?;
-            file.sync_data()
+            let before = file.metadata()?.len();
+            let written = file.write_all(&line).and_then(|()| file.sync_data());
+            if written.is_err() {
+                // Half a line would spoil the next one.
+                file.set_len(before)?;
+            }
+            written
         });
         written
             .await

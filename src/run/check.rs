@@ -1,4 +1,4 @@
-//! `--check`: connects to everything, changes nothing, and says what works.
+//! `--check`: connects to everything, changes nothing there, and says what works.
 
 use super::{Config, flags::print};
 use crate::{api::Query, cursor::Index, error::Chain, streams::Resource};

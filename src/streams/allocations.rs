@@ -157,6 +157,7 @@ pub(super) fn task_events(
     let index = Index(envelope.modify_index);
     let id = envelope.id;
     let mut found = Found { object: allocation(&id), index, ..Found::default() };
+    found.reverted = mode == Mode::Usual && seen.is_set_back(found.object, index);
     if mode == Mode::Usual && seen.is_below_floor(index) {
         return Ok(found);
     }

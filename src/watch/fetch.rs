@@ -6,7 +6,7 @@ use futures::{StreamExt, stream};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
-    BATCH_BYTES, Batch, GREATEST_WAIT, LEAST_WAIT, Watcher,
+    BATCH_BYTES, Batch, GREATEST_WAIT, LEAST_WAIT, Reading, Watcher,
     pass::Pass,
     poll::{PassError, send},
 };
@@ -41,15 +41,18 @@ enum Fetched {
 
 impl<R: Resource> Watcher<R> {
     /// Publishes the changes of a pass in order, and then moves the floor. Everything below
-    /// `reach` is known once they are durable. Returns whether a change had to be left out, in
-    /// which case the floor stays below it.
+    /// `reach` is known once they are durable. Returns the changes that had to be
+    /// left out; the floor stays below them.
     pub(super) async fn publish(
         &mut self,
         pass: &mut Pass,
         mut reach: Index,
         mut then: Option<Move>,
         batches: &mpsc::Sender<Batch>,
-    ) -> Result<bool, PassError> {
+    ) -> Result<Vec<Mark>, PassError> {
+        self.report_gaps(pass);
+        // A server that has not been set back yet would show what is to be no more.
+        let fresh = self.reading == Reading::Regressed;
         let (nomad, source, metrics) =
             (self.nomad.clone(), self.scope.source.clone(), self.metrics.clone());
         let fetch = |change: Change| {
@@ -57,7 +60,7 @@ impl<R: Resource> Watcher<R> {
             async move {
                 let index = change.index;
                 let mark = change.mark;
-                (index, mark, fetch::<R>(nomad, change, source, metrics).await)
+                (index, mark, fetch::<R>(nomad, change, fresh, source, metrics).await)
             }
         };
         let mut fetched = stream::iter(pass.take().map(fetch)).buffered(CONCURRENT_READS);
@@ -66,7 +69,7 @@ impl<R: Resource> Watcher<R> {
             self.seen.note(*mark);
         }
         let mut bytes = 0;
-        let mut skipped = false;
+        let mut skipped = Vec::new();
         loop {
             let next = match timeout(FLUSH, fetched.next()).await {
                 Ok(next) => next,
@@ -80,26 +83,26 @@ impl<R: Resource> Watcher<R> {
             };
             let Some((index, mark, fetched)) = next else { break };
             match fetched {
-                Fetched::Record(record) if self.is_repeated(mark, &record) => {
-                    self.note(mark);
-                    batch.silent.push(mark);
-                }
                 Fetched::Record(mut record) => {
                     self.note(mark);
-                    record.below = index.before().min(reach);
-                    bytes += record.body.len();
-                    batch.records.push(*record);
+                    if self.remember(mark, &record) {
+                        batch.silent.push(mark);
+                    } else {
+                        record.below = index.before().min(reach);
+                        bytes += record.body.len();
+                        batch.records.push(*record);
+                    }
                 }
                 Fetched::Missing(object) => {
-                    self.metrics.objects_gone.one();
+                    self.metrics.objects_missing.one();
                     self.report_missing(&object);
                     reach = reach.min(index.before());
-                    skipped = true;
+                    skipped.push(mark);
                 }
                 Fetched::Bad(bad) => {
                     self.report_bad_object(&bad);
                     reach = reach.min(index.before());
-                    skipped = true;
+                    skipped.push(mark);
                 }
             }
             if bytes >= BATCH_BYTES {
@@ -107,8 +110,11 @@ impl<R: Resource> Watcher<R> {
                 bytes = 0;
             }
         }
-        if skipped && then.is_some() {
-            then = Some(Move::Reach(reach));
+        if !skipped.is_empty() {
+            then = then.map(|it| match it {
+                Move::ReachListed(_, listed) => Move::ReachListed(reach, listed),
+                Move::Reach(_) | Move::Lower(_) => Move::Reach(reach),
+            });
         }
         if let Some(then) = &then {
             self.seen.go(then);
@@ -120,10 +126,10 @@ impl<R: Resource> Watcher<R> {
         Ok(skipped)
     }
 
-    /// Whether the record says again what the last one of its object said. A body that was read by
+    /// Remembers the record; whether it says again what the last one of its object said. A body that was read by
     /// id can be newer than the list that named it, and the next list names it again. The record
     /// before is in an earlier pass, so that it is durable before this batch begins.
-    fn is_repeated(&mut self, mark: Mark, record: &Record) -> bool {
+    fn remember(&mut self, mark: Mark, record: &Record) -> bool {
         let Mark::Object { key, .. } = mark else { return false };
         let id = json::name(&record.meta.id);
         self.bodies.insert(key, id) == Some(id)
@@ -142,13 +148,14 @@ impl<R: Resource> Watcher<R> {
 async fn fetch<R: Resource>(
     nomad: &Nomad,
     change: Change,
+    mut fresh: bool,
     source: &Arc<str>,
     metrics: &Metrics,
 ) -> Fetched {
     let mut trouble = Trouble::new(LEAST_WAIT, GREATEST_WAIT);
     let object = || format!("{} {}", R::NAME, change.id);
     // Once a server has answered with something else than the object, only the leader is asked.
-    let (mut reads, mut fresh) = (0, false);
+    let mut reads = 0;
     let why = loop {
         let why = match R::payload(nomad, &change, fresh).await {
             Ok(Some(body)) => {
@@ -182,20 +189,24 @@ async fn fetch<R: Resource>(
             Err(err) => {
                 metrics.nomad_errors.one();
                 let reason = Chain(&err).to_string();
-                if trouble.is_news(reason.clone()) {
-                    tracing::warn!(
-                        stream = R::NAME,
-                        object = &*change.id,
-                        error = reason,
-                        "cannot read an object from Nomad; it is tried again"
-                    );
-                }
-                if !err.is_about_object() {
+                if err.is_about_object() {
+                    if fresh {
+                        break reason;
+                    }
+                    reason
+                } else {
                     // Nomad is away: that can last, and says nothing about the object.
+                    if trouble.is_news(reason.clone()) {
+                        tracing::warn!(
+                            stream = R::NAME,
+                            object = &*change.id,
+                            error = reason,
+                            "cannot read an object from Nomad; it is tried again"
+                        );
+                    }
                     trouble.backoff.wait().await;
                     continue;
                 }
-                reason
             }
         };
         (reads, fresh) = (reads + 1, true);

@@ -32,6 +32,7 @@ pub(super) struct Pass {
     pub(super) listed: HashMap<u128, Index>,
     reverted: bool,
     gaps: Vec<Gap>,
+    gaps_taken: usize,
     bad: usize,
     named: Vec<BadElement>,
     elements: usize,
@@ -51,6 +52,7 @@ impl Pass {
             listed: HashMap::new(),
             reverted: false,
             gaps: Vec::new(),
+            gaps_taken: 0,
             bad: 0,
             named: Vec::new(),
             elements: 0,
@@ -102,9 +104,11 @@ impl Pass {
         self.reverted
     }
 
-    /// Tasks of which Nomad dropped events.
-    pub(super) fn gaps(&self) -> &[Gap] {
-        &self.gaps
+    /// Tasks of which Nomad dropped events, since this was last asked, and how many before.
+    pub(super) fn take_gaps(&mut self) -> (Vec<Gap>, usize) {
+        let before = self.gaps_taken;
+        self.gaps_taken += self.gaps.len();
+        (std::mem::take(&mut self.gaps), before)
     }
 
     /// How many elements there were.
@@ -125,7 +129,7 @@ impl Pass {
     }
 
     /// Whether changes were left for the next pass.
-    pub(super) fn left_some(&self) -> bool {
+    pub(super) fn has_left(&self) -> bool {
         self.left.is_some()
     }
 

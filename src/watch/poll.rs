@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     api::{self, Page, Query},
-    cursor::{Index, Kind, Move, Since},
+    cursor::{Index, Kind, Mark, Move, Since},
     streams::{BadElement, Mode, Resource},
 };
 
@@ -89,6 +89,9 @@ impl<R: Resource> Watcher<R> {
             if page.index < self.seen.floor() {
                 return self.notice_lower_index(&page, batches).await;
             }
+            if list.is_none() {
+                self.probed.clone_from(&query.namespace);
+            }
             list = Some(list.map_or(page.index, |it| it.min(page.index)));
             known_leader &= page.known_leader;
             if let Err(err) = self.read(page, &mut pass, batches).await {
@@ -123,9 +126,11 @@ impl<R: Resource> Watcher<R> {
         {
             let (namespace, prefix) = (self.probed.clone(), Some(NO_ID.to_owned()));
             let probe = Query { past: None, namespace, prefix, ..query.clone() };
-            let changed = R::list(&self.nomad, &probe).await?.index != self.index;
-            if changed && self.reading == Reading::Waiting {
-                break;
+            match R::list(&self.nomad, &probe).await {
+                Ok(page) if page.index == self.index => (),
+                // It may be another namespace that can be read now.
+                Err(err) if !err.is_forbidden() => return Err(err.into()),
+                Ok(_) | Err(_) => break,
             }
             sleep(LEAST_INTERVAL).await;
         }
@@ -252,26 +257,35 @@ impl<R: Resource> Watcher<R> {
         batches: &mpsc::Sender<Batch>,
     ) -> Result<Reading, PassError> {
         let bad = self.report_bad(&pass);
-        self.report_gaps(&pass);
         // A server may answer a token that lost its rights with an empty list, and the index of
         // the table. An empty list needs no floor to move: whatever comes is above it.
         let empty = pass.elements() == 0;
         let first = self.seen.since() == Since::Now;
-        let (reach, left) = (pass.reach(list), pass.left_some());
-        let listed = std::mem::take(&mut pass.listed);
-        let then = match R::KIND {
+        let (reach, left) = (pass.reach(list), pass.has_left());
+        let mut listed = std::mem::take(&mut pass.listed);
+        self.report_empty(empty);
+        // While something holds the floor, what is remembered above it would grow without end.
+        let held = R::KIND == Kind::TaskEvents || self.reading == Reading::Doubting;
+        let then = if first {
             // Whoever starts from now passes over what is there, readable or not.
-            _ if first => Some(Move::Reach(list)),
-            _ if bad || empty => None,
-            Kind::TaskEvents => {
-                Some(Move::ReachListed(reach, listed.keys().copied().collect::<HashSet<_>>()))
-            }
-            Kind::Objects => Some(Move::Reach(reach)),
+            Some(Move::Reach(list))
+        } else if bad || empty {
+            None
+        } else if held && !left {
+            Some(Move::ReachListed(reach, listed.keys().copied().collect::<HashSet<_>>()))
+        } else {
+            Some(Move::Reach(reach))
         };
         let skipped = self.publish(&mut pass, reach, then, batches).await?;
-        // After a regression, what could not be read yet must go on to differ from the last list.
-        let unsettled = self.reading == Reading::Regressed && (bad || skipped);
-        if R::KIND == Kind::Objects && !left && !empty && !unsettled {
+        for mark in &skipped {
+            // What was not published has yet to differ from the last list.
+            if let Mark::Object { key, .. } = mark {
+                listed.remove(&u128::from(*key));
+            }
+        }
+        let skipped = !skipped.is_empty();
+        let regressed = self.reading == Reading::Regressed;
+        if R::KIND == Kind::Objects && !left && (!empty || regressed) {
             self.bodies.retain(|key, _| listed.contains_key(&u128::from(*key)));
             self.seen.relist(listed.into_iter().map(|(key, index)| (key as u64, index)));
         }
@@ -279,7 +293,7 @@ impl<R: Resource> Watcher<R> {
         self.wildcard_works |= !empty && self.lists == Lists::One;
         Ok(match self.reading {
             Reading::Regressed if left => Reading::Regressed,
-            Reading::Regressed if bad || skipped => {
+            Reading::Regressed if R::KIND == Kind::Objects && (bad || skipped) => {
                 sleep(SHORTEST_WAIT).await;
                 Reading::Regressed
             }

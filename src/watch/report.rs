@@ -5,8 +5,9 @@ use crate::streams::{BadElement, Resource};
 
 /// So many tasks with gaps are named for each list; the others are only counted.
 const NAMED_GAPS: usize = 5;
-/// So many unreadable objects are remembered as said.
+/// So many troubles are remembered as said; any more are only counted.
 const REMEMBERED: usize = 1_000;
+const EMPTY: &str = "empty list";
 
 impl<R: Resource> Watcher<R> {
     /// Reports elements of a list that cannot be read; whether there are any.
@@ -20,13 +21,10 @@ impl<R: Resource> Watcher<R> {
         count > 0
     }
 
-    /// Reports an object that cannot be read, in the log only once.
+    /// Reports an object that cannot be read.
     pub(super) fn report_bad_object(&mut self, bad: &BadElement) {
         self.metrics.bad_elements.one();
-        if self.said.len() >= REMEMBERED {
-            self.said.clear();
-        }
-        if self.said.insert(bad.to_string()) {
+        if self.is_first(bad.to_string()) {
             tracing::error!(
                 stream = R::NAME,
                 error = %bad,
@@ -40,16 +38,18 @@ impl<R: Resource> Watcher<R> {
     /// Reports an object that is listed and cannot be found, once it is so for the second time:
     /// mostly it was deleted in between.
     pub(super) fn report_missing(&mut self, object: &BadElement) {
-        if !self.said.insert(format!("missing {object}")) {
+        let name = format!("missing {}", object.object);
+        if self.said.contains(&name) {
             self.report_bad_object(object);
         }
+        self.is_first(name);
     }
 
     /// Reports task events that Nomad no longer had.
-    pub(super) fn report_gaps(&self, pass: &Pass) {
-        let gaps = pass.gaps();
+    pub(super) fn report_gaps(&self, pass: &mut Pass) {
+        let (gaps, before) = pass.take_gaps();
         self.metrics.gaps.add(gaps.len());
-        for gap in gaps.iter().take(NAMED_GAPS) {
+        for gap in gaps.iter().take(NAMED_GAPS.saturating_sub(before)) {
             tracing::warn!(
                 allocation = gap.allocation,
                 task = gap.task,
@@ -57,14 +57,27 @@ impl<R: Resource> Watcher<R> {
                  They are lost; those it still has are published"
             );
         }
-        if gaps.len() > NAMED_GAPS {
-            tracing::warn!(tasks = gaps.len(), "so many tasks have lost events in this list");
+        if before <= NAMED_GAPS && before + gaps.len() > NAMED_GAPS {
+            tracing::warn!("more tasks of this list have lost events; the counter has all of them");
         }
     }
 
-    /// Reports a namespace that the token may not read, in the log only once.
+    /// Reports a list that has turned empty.
+    pub(super) fn report_empty(&mut self, empty: bool) {
+        if !empty {
+            self.said.remove(EMPTY);
+        } else if self.seen.knows_any() && self.is_first(EMPTY.to_owned()) {
+            tracing::warn!(
+                stream = R::NAME,
+                "the list has turned empty; if the cluster has not, the token may have lost its \
+                 rights, which servers before 1.3.2 do not say"
+            );
+        }
+    }
+
+    /// Reports a namespace that the token may not read.
     pub(super) fn report_closed(&mut self, namespace: &str) {
-        if self.said.insert(format!("namespace {namespace}")) {
+        if self.is_first(format!("namespace {namespace}")) {
             tracing::warn!(
                 stream = R::NAME,
                 namespace,
@@ -72,5 +85,9 @@ impl<R: Resource> Watcher<R> {
                  the token `read-job` there if they should be"
             );
         }
+    }
+
+    fn is_first(&mut self, what: String) -> bool {
+        self.said.len() < REMEMBERED && self.said.insert(what)
     }
 }

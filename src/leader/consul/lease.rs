@@ -24,6 +24,9 @@ use crate::{
 
 /// A session is renewed so many times within its TTL.
 const RENEWALS_PER_TTL: u32 = 3;
+/// A renewal has this part of the TTL to be answered: packets may be dropped without a word, and
+/// there is to be time for another try.
+const RENEWAL_LIMIT: u32 = 10;
 /// This part of the TTL is kept as a margin for clocks that run at different speeds.
 const MARGIN: u32 = 10;
 const RETRY: Duration = Duration::from_millis(500);
@@ -176,7 +179,7 @@ async fn renew(consul: api::Consul, session: String, ttl: Duration, state: watch
     loop {
         sleep_until(next).await;
         let sent = (Instant::now(), SystemTime::now());
-        match consul.renew(&session, interval).await {
+        match consul.renew(&session, ttl / RENEWAL_LIMIT).await {
             Ok(true) => {
                 // A lease that has ended stays ended, although the session lives. It can be ended
                 // by another task at any instant, so looking and renewing is one step.
