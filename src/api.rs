@@ -20,22 +20,9 @@ pub use lists::{Nomad, Page, Query};
 use connect::Endpoint;
 use credentials::Credentials;
 
-/// The client of Nomad that `openapi/nomad.yaml` generates.
-#[allow(
-    clippy::all,
-    clippy::expect_used,
-    clippy::unwrap_used,
-    mismatched_lifetime_syntaxes,
-    missing_docs,
-    unreachable_pub,
-    unused,
-    reason = "generated"
-)]
-pub mod nomad {
-    include!(concat!(env!("OUT_DIR"), "/nomad.rs"));
-}
+pub use generated::{consul, nomad};
 
-/// The client of Consul that `openapi/consul.yaml` generates.
+/// What `build.rs` makes of the documents.
 #[allow(
     clippy::all,
     clippy::expect_used,
@@ -46,8 +33,16 @@ pub mod nomad {
     unused,
     reason = "generated"
 )]
-pub mod consul {
-    include!(concat!(env!("OUT_DIR"), "/consul.rs"));
+mod generated {
+    /// The client of Nomad that `openapi/nomad.yaml` generates.
+    pub mod nomad {
+        include!(concat!(env!("OUT_DIR"), "/nomad.rs"));
+    }
+
+    /// The client of Consul that `openapi/consul.yaml` generates.
+    pub mod consul {
+        include!(concat!(env!("OUT_DIR"), "/consul.rs"));
+    }
 }
 
 /// A request that does not block, and the time on top of the wait of one that does.

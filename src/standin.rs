@@ -13,7 +13,6 @@ pub mod nomad;
 pub mod serve;
 
 mod answer;
-mod base64;
 mod fault;
 mod query;
 mod random;

@@ -174,6 +174,19 @@ fn paused<F: Future>(future: F) -> F::Output {
     runtime.enable_all().start_paused(true).build().unwrap().block_on(future)
 }
 
+/// The last state of every object came last, and without a reason to repeat none went back.
+fn check(world: &World, told: &Told, id: impl Fn(u8) -> String) -> Result<(), TestCaseError> {
+    let bodies = world.sink.bodies();
+    for (object, last) in &told.last {
+        let id = id(*object);
+        let of = bodies.iter().filter(|it| it["ID"] == id.as_str());
+        let seen: Vec<i64> = of.map(|it| it["Status"].as_str().unwrap().parse().unwrap()).collect();
+        prop_assert_eq!(seen.last(), Some(last), "object {}: {:?}", object, seen);
+        prop_assert!(told.may_repeat || seen.is_sorted(), "object {}: {:?}", object, seen);
+    }
+    Ok(())
+}
+
 fn unique(ids: &[String]) -> bool {
     ids.iter().collect::<BTreeSet<_>>().len() == ids.len()
 }
@@ -203,20 +216,7 @@ proptest! {
                 }
             })
             .await;
-            for (object, last) in &told.last {
-                let id = uuid(&name(*object));
-                let seen: Vec<i64> = world
-                    .sink
-                    .bodies()
-                    .iter()
-                    .filter(|it| it["ID"] == id.as_str())
-                    .map(|it| it["Status"].as_str().unwrap().parse().unwrap())
-                    .collect();
-                prop_assert_eq!(seen.last(), Some(last), "object {}: {:?}", object, seen);
-                if !told.may_repeat {
-                    prop_assert!(seen.is_sorted(), "object {}: {:?}", object, seen);
-                }
-            }
+            check(&world, &told, |object| uuid(&name(object)))?;
             prop_assert!(told.may_repeat || unique(&world.sink.ids()), "{:?}", world.sink.ids());
             prop_assert_eq!(world.consul.sessions().len(), 0);
             Ok(())
@@ -235,20 +235,7 @@ proptest! {
                 world.nomad.upsert_many(rows.collect::<Vec<_>>());
             })
             .await;
-            for (object, last) in &told.last {
-                let id = name(*object);
-                let bodies = world.sink.bodies();
-                let seen: Vec<i64> = bodies
-                    .iter()
-                    .filter(|it| it["ID"] == id.as_str())
-                    .map(|it| it["Status"].as_str().unwrap().parse().unwrap())
-                    .collect();
-                prop_assert_eq!(seen.last(), Some(last), "object {}: {:?}", object, seen);
-                if !told.may_repeat {
-                    prop_assert!(seen.is_sorted(), "object {}: {:?}", object, seen);
-                }
-            }
-            Ok(())
+            check(&world, &told, name)
         })?;
     }
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use axum::body::Bytes;
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Serialize;
 
 use super::sessions::{Behavior, Session};
-use crate::standin::base64;
 
 /// A key with all that Consul knows of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,7 +44,7 @@ pub(super) struct EntryJson {
 impl Entry {
     pub(super) fn json(&self) -> EntryJson {
         EntryJson {
-            value: (!self.value.is_empty()).then(|| base64::encode(&self.value)),
+            value: (!self.value.is_empty()).then(|| BASE64_STANDARD.encode(&self.value)),
             ..self.json_without_value()
         }
     }

@@ -1,6 +1,7 @@
 //! Transactions: all operations or none, at one index.
 
 use axum::body::Bytes;
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -9,7 +10,6 @@ use super::{
     kv::{Entry, EntryJson, Kv},
     sessions::Sessions,
 };
-use crate::standin::base64;
 
 /// An operation as sent.
 #[derive(Debug, Deserialize)]
@@ -87,8 +87,8 @@ impl KvOp {
     fn apply(&self, at: u64, kv: &mut Kv, sessions: &Sessions) -> Result<Vec<EntryJson>, String> {
         let key = self.key.as_str();
         let value = || {
-            let value = base64::decode(self.value.as_deref().unwrap_or_default());
-            value.map(Bytes::from).ok_or_else(|| format!("the value of key {key:?} is not base64"))
+            let value = BASE64_STANDARD.decode(self.value.as_deref().unwrap_or_default());
+            value.map(Bytes::from).map_err(|_| format!("the value of key {key:?} is not base64"))
         };
         let found = |kv: &Kv, missing: String| kv.get(key).cloned().ok_or(missing);
         match self.verb.as_str() {
