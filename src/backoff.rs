@@ -24,12 +24,23 @@ impl Backoff {
         Self { least, greatest, step: least, attempts: 0 }
     }
 
+    /// The wait after so many others.
+    #[must_use]
+    pub fn wait_after(attempts: u32, least: Duration, greatest: Duration) -> Duration {
+        jittered(least.saturating_mul(2_u32.saturating_pow(attempts)).min(greatest))
+    }
+
+    /// The waits from the next one on are no shorter than this.
+    pub fn slow_down(&mut self, least: Duration) {
+        self.step = self.step.max(least).min(self.greatest);
+    }
+
     /// The next wait.
     pub fn next_wait(&mut self) -> Duration {
         let step = self.step;
         self.step = std::cmp::min(step.saturating_mul(2), self.greatest);
         self.attempts = self.attempts.saturating_add(1);
-        step.mul_f64(0.5 + jitter() / 2.0)
+        jittered(step)
     }
 
     /// Sleeps for the next wait.
@@ -82,6 +93,11 @@ impl Trouble {
         self.backoff.reset();
         ended
     }
+}
+
+/// A wait from the upper half of a step.
+fn jittered(step: Duration) -> Duration {
+    step.mul_f64(0.5 + jitter() / 2.0)
 }
 
 /// A number from 0 to 1. Seeding a hasher is the one source of randomness in `std`, and a wait

@@ -2,7 +2,7 @@
 //! place that retries, and the only one that gives a record up.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -10,26 +10,34 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     backoff::Trouble,
-    cursor::Cursor,
+    cursor::{Cursor, Index},
     env::{Env, Noted},
     error::{BoxError, Chain},
     leader::Term,
     metrics::Metrics,
-    record::{Limits, Record},
+    record::Record,
     shutdown::Shutdown,
-    sink::{DeliverError, Failure, FailureKind, Sink},
+    sink::{Again, DeliverError, Failure, FailureKind, Sink},
 };
 
 mod dead_letter;
+mod queue;
 
 use dead_letter::DeadLetter;
+pub use queue::Call;
+use queue::Queue;
 
+/// Between attempts.
 const LEAST_WAIT: Duration = Duration::from_millis(250);
 const GREATEST_WAIT: Duration = Duration::from_secs(30);
+/// The first wait where somebody has to mend something.
+const SELDOM: Duration = Duration::from_secs(5);
+/// A receiver that asks for a longer wait is asked again all the same.
+const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(300);
 /// So many rejections in a row, without one success, are taken for a receiver that is broken.
 const MAX_REJECTED_IN_A_ROW: u32 = 100;
 
@@ -53,15 +61,24 @@ pub enum OnRejected {
     Halt,
 }
 
-/// How a delivery ended.
+/// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivered {
-    /// The receiver has everything, or has refused it for good.
-    All,
+    /// What the receiver has, or has refused for good, is settled; the rest is to be sent again.
+    Settled,
     /// The process was asked to stop; some may be missing.
     Stopped,
     /// The term is over; some may be missing.
     Over,
+}
+
+/// What a term still has to publish.
+pub struct Outbox<'a> {
+    delivery: &'a Delivery,
+    queue: Queue,
+    trouble: Trouble,
+    /// No call is made before this.
+    paused: Option<Instant>,
 }
 
 /// Publishing cannot go on.
@@ -125,12 +142,6 @@ impl Delivery {
         })
     }
 
-    /// The most that one call takes.
-    #[must_use]
-    pub fn limits(&self) -> Limits {
-        self.sink.limits()
-    }
-
     /// How long a call may take once the process is asked to stop.
     #[must_use]
     pub fn grace(&self) -> Duration {
@@ -143,131 +154,11 @@ impl Delivery {
         &*self.sink
     }
 
-    /// Publishes `records`, which are one call, and notes in `cursor` what is durable. Returns once
-    /// the receiver has them for good or has refused them for good, unless the process is asked to
-    /// stop: then the call in flight has the grace period to end.
-    pub async fn deliver(
-        &self,
-        records: Vec<Record>,
-        cursor: &mut Cursor,
-        term: &dyn Term,
-        stop: &Shutdown,
-    ) -> Result<Delivered, Fatal> {
-        let mut calls = VecDeque::from([records]);
-        let mut trouble = Trouble::new(LEAST_WAIT, GREATEST_WAIT);
-        while let Some(call) = calls.pop_front() {
-            if stop.is_requested() {
-                return Ok(Delivered::Stopped);
-            }
-            if !term.holds() {
-                return Ok(Delivered::Over);
-            }
-            let result = tokio::select! {
-                biased;
-                result = self.sink.deliver(&call) => result,
-                () = async { stop.requested().await; sleep(self.grace).await } => {
-                    tracing::warn!(
-                        records = call.len(),
-                        "the sink did not answer within the grace period; these records may be \
-                         published again"
-                    );
-                    return Ok(Delivered::Stopped);
-                }
-            };
-            let failures = match result {
-                Ok(()) => Vec::new(),
-                Err(DeliverError::Fatal(err)) => return Err(Fatal::Sink(err)),
-                Err(DeliverError::Unavailable(err)) => {
-                    unavailable(&mut trouble, &*err);
-                    calls.push_front(call);
-                    if self.pause(&mut trouble, stop).await {
-                        return Ok(Delivered::Stopped);
-                    }
-                    continue;
-                }
-                Err(DeliverError::Failed(failures))
-                    if failures.is_empty()
-                        || failures.iter().any(|it| it.position >= call.len()) =>
-                {
-                    unavailable(&mut trouble, &Unclear);
-                    calls.push_front(call);
-                    if self.pause(&mut trouble, stop).await {
-                        return Ok(Delivered::Stopped);
-                    }
-                    continue;
-                }
-                Err(DeliverError::Failed(failures)) => failures,
-            };
-            let all_rejected = failures.len() == call.len()
-                && failures.iter().all(|it| it.kind == FailureKind::Rejected);
-            if all_rejected && call.len() > 1 {
-                // The call was refused as a whole: halve it until the culprit is known.
-                let mut first = call;
-                let second = first.split_off(first.len() / 2);
-                calls.push_front(second);
-                calls.push_front(first);
-                continue;
-            }
-            let again = self.settle(call, failures, cursor, &mut trouble).await?;
-            if again.is_empty() {
-                over(&mut trouble);
-            } else {
-                calls.push_front(again);
-                if self.pause(&mut trouble, stop).await {
-                    return Ok(Delivered::Stopped);
-                }
-            }
-        }
-        Ok(Delivered::All)
-    }
-
-    /// Notes what is delivered and what is rejected; returns what is to be sent again.
-    async fn settle(
-        &self,
-        call: Vec<Record>,
-        failures: Vec<Failure>,
-        cursor: &mut Cursor,
-        trouble: &mut Trouble,
-    ) -> Result<Vec<Record>, Fatal> {
-        let mut failed: Vec<Option<Failure>> = call.iter().map(|_| None).collect();
-        for failure in failures {
-            if let Some(at) = failed.get_mut(failure.position) {
-                *at = Some(failure);
-            }
-        }
-        let mut again = Vec::new();
-        // What follows a failed record of the same key is sent again with it, lest the checkpoint
-        // pass the one that failed.
-        let mut held: HashSet<Arc<str>> = HashSet::new();
-        for (record, failure) in call.into_iter().zip(failed) {
-            match failure {
-                None | Some(Failure { kind: FailureKind::Rejected, .. })
-                    if held.contains(&record.key) =>
-                {
-                    again.push(record);
-                }
-                None => {
-                    self.rejected_in_a_row.store(0, Ordering::Relaxed);
-                    self.metrics.records_delivered.one();
-                    self.metrics.bytes_delivered.add(record.body.len());
-                    cursor.apply(record.mark);
-                }
-                Some(Failure { kind: FailureKind::Transient, source, .. }) => {
-                    transient(trouble, &*source);
-                    held.insert(record.key.clone());
-                    again.push(record);
-                }
-                Some(Failure { kind: FailureKind::Rejected, source, .. }) => {
-                    if self.reject(&record, source, trouble).await? {
-                        cursor.apply(record.mark);
-                    } else {
-                        held.insert(record.key.clone());
-                        again.push(record);
-                    }
-                }
-            }
-        }
-        Ok(again)
+    /// A record is delivered.
+    fn confirmed(&self, record: &Record) {
+        self.rejected_in_a_row.store(0, Ordering::Relaxed);
+        self.metrics.records_delivered.one();
+        self.metrics.bytes_delivered.add(record.body.len());
     }
 
     /// Gives a record up; false where it is to be sent again after all.
@@ -307,14 +198,181 @@ impl Delivery {
         );
         Ok(true)
     }
+}
 
-    /// Waits before the next attempt; true where the process is asked to stop.
-    async fn pause(&self, trouble: &mut Trouble, stop: &Shutdown) -> bool {
-        self.metrics.delivery_retries.one();
-        tokio::select! {
+impl<'a> Outbox<'a> {
+    /// Nothing to publish so far.
+    #[must_use]
+    pub fn new(delivery: &'a Delivery) -> Self {
+        let queue = Queue::new(delivery.sink.limits());
+        let trouble = Trouble::new(LEAST_WAIT, GREATEST_WAIT);
+        Self { delivery, queue, trouble, paused: None }
+    }
+
+    /// Adds records, which come after all others.
+    pub fn add(&mut self, records: Vec<Record>) {
+        self.queue.add(records);
+    }
+
+    /// Whether nothing is left to publish.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Whether more records would make the next call fuller.
+    #[must_use]
+    pub fn wants_more(&self) -> bool {
+        self.queue.wants_more()
+    }
+
+    /// The index that is durable once all calls so far are; `None` where nothing is left.
+    #[must_use]
+    pub fn below(&self) -> Option<Index> {
+        self.queue.below()
+    }
+
+    /// When the next call can be made, if there is anything to send.
+    #[must_use]
+    pub fn next_at(&self) -> Option<Instant> {
+        let at = self.queue.next_at(Instant::now())?;
+        Some(self.paused.map_or(at, |paused| paused.max(at)))
+    }
+
+    /// Takes out the records of the next call, which is to be made now.
+    pub fn next_call(&mut self) -> Option<Call> {
+        self.queue.next_call(Instant::now())
+    }
+
+    /// Makes a call, and notes in `cursor` what is durable; what is to be sent again goes back.
+    /// Once the process is asked to stop, the call has the grace period to end.
+    pub async fn send(
+        &mut self,
+        call: Call,
+        cursor: &mut Cursor,
+        term: &dyn Term,
+        stop: &Shutdown,
+    ) -> Result<Delivered, Fatal> {
+        if stop.is_requested() {
+            return Ok(Delivered::Stopped);
+        }
+        if !term.holds() {
+            return Ok(Delivered::Over);
+        }
+        let grace = self.delivery.grace;
+        let result = tokio::select! {
             biased;
-            () = stop.requested() => true,
-            () = trouble.backoff.wait() => false,
+            result = self.delivery.sink.deliver(call.records()) => result,
+            () = async { stop.requested().await; sleep(grace).await } => {
+                tracing::warn!(
+                    records = call.records().len(),
+                    "the sink did not answer within the grace period; these records may be \
+                     published again"
+                );
+                return Ok(Delivered::Stopped);
+            }
+        };
+        let count = call.records().len();
+        let clear = |failures: &[Failure]| {
+            !failures.is_empty() && failures.iter().all(|it| it.position < count)
+        };
+        let failures = match result {
+            Ok(()) => Vec::new(),
+            Err(DeliverError::Fatal(err)) => return Err(Fatal::Sink(err)),
+            Err(DeliverError::Unavailable { source, again }) => {
+                self.unavailable(call, &*source, again);
+                return Ok(Delivered::Settled);
+            }
+            Err(DeliverError::Failed(failures)) if !clear(&failures) => {
+                self.unavailable(call, &Unclear, Again::Soon);
+                return Ok(Delivered::Settled);
+            }
+            Err(DeliverError::Failed(failures)) => failures,
+        };
+        let all_rejected =
+            failures.len() == count && failures.iter().all(|it| it.kind == FailureKind::Rejected);
+        if all_rejected && count > 1 {
+            // The call was refused as a whole, and it is not known why.
+            self.queue.halve(call);
+            return Ok(Delivered::Settled);
+        }
+        self.settle(call, failures, cursor).await?;
+        Ok(Delivered::Settled)
+    }
+
+    /// Notes what is delivered and what is rejected; what is to be sent again goes back.
+    async fn settle(
+        &mut self,
+        call: Call,
+        failures: Vec<Failure>,
+        cursor: &mut Cursor,
+    ) -> Result<(), Fatal> {
+        let mut failed: Vec<Option<Failure>> = call.records().iter().map(|_| None).collect();
+        for failure in failures {
+            if let Some(at) = failed.get_mut(failure.position) {
+                *at = Some(failure);
+            }
+        }
+        let mut delivered = false;
+        // What follows a failed record of the same key is sent again with it, lest the checkpoint
+        // pass the one that failed.
+        let mut held: HashSet<Arc<str>> = HashSet::new();
+        let mut reason = None;
+        for ((place, record), failure) in call.into_places().zip(failed) {
+            let settled = match failure {
+                _ if held.contains(&record.key) => false,
+                None => {
+                    delivered = true;
+                    self.delivery.confirmed(&record);
+                    true
+                }
+                Some(Failure { kind: FailureKind::Transient, source, .. }) => {
+                    reason.get_or_insert(source);
+                    false
+                }
+                Some(Failure { kind: FailureKind::Rejected, source, .. }) => {
+                    self.delivery.reject(&record, source, &mut self.trouble).await?
+                }
+            };
+            if settled {
+                cursor.apply(record.mark);
+                self.queue.release(&record.key);
+            } else {
+                held.insert(record.key.clone());
+                self.queue.put(place, record);
+            }
+        }
+        if delivered {
+            self.queue.widen();
+        }
+        if !held.is_empty() {
+            self.delivery.metrics.delivery_retries.one();
+            if let Some(reason) = reason {
+                transient(&mut self.trouble, &*reason);
+            }
+            self.queue.hold(&held, Instant::now());
+        } else if !self.queue.is_holding() {
+            over(&mut self.trouble);
+        }
+        Ok(())
+    }
+
+    /// The receiver took nothing: everything waits.
+    fn unavailable(&mut self, call: Call, err: &(dyn std::error::Error + 'static), again: Again) {
+        self.delivery.metrics.delivery_retries.one();
+        unavailable(&mut self.trouble, err);
+        let backoff = &mut self.trouble.backoff;
+        let wait = match again {
+            Again::Soon => backoff.next_wait(),
+            Again::Seldom => {
+                backoff.slow_down(SELDOM);
+                backoff.next_wait()
+            }
+            Again::After(wait) => wait.min(LONGEST_ASKED_WAIT).max(backoff.next_wait()),
+        };
+        self.paused = Some(Instant::now() + wait);
+        for (place, record) in call.into_places() {
+            self.queue.put(place, record);
         }
     }
 }

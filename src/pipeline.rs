@@ -12,12 +12,11 @@ use tokio::{
 
 use crate::{
     backoff::Backoff,
-    cursor::{Cursor, Since},
-    deliver::{Delivered, Delivery, Fatal},
+    cursor::{Cursor, Move, Since},
+    deliver::{Delivered, Delivery, Fatal, Outbox},
     error::Chain,
     leader::{LeaderError, Term},
     metrics::Metrics,
-    record::Pieces,
     shutdown::Shutdown,
     streams::Resource,
     watch::{Batch, Watcher},
@@ -68,28 +67,35 @@ async fn publish(
     mut checkpoint: Checkpoint<'_>,
     stop: &Shutdown,
 ) -> Result<Ended, Fatal> {
+    let mut window = Window::new(delivery);
     let ended = loop {
+        window.advance(&mut checkpoint);
         let due = checkpoint.due();
-        let batch = tokio::select! {
+        let next = window.outbox.next_at();
+        tokio::select! {
             biased;
             () = stop.requested() => break Ended::Stopped,
-            batch = rx.recv() => batch,
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 match checkpoint.save().await {
-                    Ok(()) | Err(LeaderError::Unavailable { .. }) => continue,
+                    Ok(()) | Err(LeaderError::Unavailable { .. }) => (),
                     Err(LeaderError::Over) => return Ok(Ended::Over),
                 }
             }
-        };
-        let Some(batch) = batch else { break Ended::Over };
-        match publish_batch(batch, delivery, &mut checkpoint, stop).await {
-            Ok(None) => (),
-            Ok(Some(Ended::Over)) => return Ok(Ended::Over),
-            Ok(Some(Ended::Stopped)) => break Ended::Stopped,
-            Err(err) => {
-                // What is confirmed stays confirmed, whatever became of the rest.
-                checkpoint.save_last().await;
-                return Err(err);
+            batch = rx.recv(), if window.has_room() => match batch {
+                Some(batch) => window.waiting = Some(batch),
+                None => break Ended::Over,
+            },
+            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
+                match send(&mut window.outbox, &mut checkpoint, stop).await {
+                    Ok(None) => (),
+                    Ok(Some(Ended::Over)) => return Ok(Ended::Over),
+                    Ok(Some(Ended::Stopped)) => break Ended::Stopped,
+                    Err(err) => {
+                        // What is confirmed stays confirmed, whatever became of the rest.
+                        checkpoint.save_last().await;
+                        return Err(err);
+                    }
+                }
             }
         }
     };
@@ -97,41 +103,74 @@ async fn publish(
     Ok(ended)
 }
 
-/// Publishes a batch call by call; `Some` where that was cut short.
-async fn publish_batch(
-    batch: Batch,
-    delivery: &Delivery,
+/// Makes one call to the sink; `Some` where the term or the process is to end.
+async fn send(
+    outbox: &mut Outbox<'_>,
     checkpoint: &mut Checkpoint<'_>,
     stop: &Shutdown,
 ) -> Result<Option<Ended>, Fatal> {
-    let Batch { records, silent, then } = batch;
-    for mark in &silent {
-        checkpoint.cursor.apply(*mark);
+    let Some(call) = outbox.next_call() else { return Ok(None) };
+    let count = call.records().len();
+    if let Some(ended) = checkpoint.make_room(count, stop).await {
+        return Ok(Some(ended));
     }
-    let mut pieces = Pieces::new(records, delivery.limits());
-    while let Some(piece) = pieces.next_piece() {
-        if let Some(ended) = checkpoint.make_room(piece.len(), stop).await {
-            return Ok(Some(ended));
-        }
-        let count = piece.len();
-        let cursor = &mut checkpoint.cursor;
-        let delivered = delivery.deliver(piece, cursor, checkpoint.term, stop).await;
-        checkpoint.note(count);
-        match delivered? {
-            Delivered::All => (),
-            Delivered::Stopped => return Ok(Some(Ended::Stopped)),
-            Delivered::Over => return Ok(Some(Ended::Over)),
-        }
-        // Every record before the first that is left is durable.
-        if let Some(front) = pieces.front() {
-            checkpoint.cursor.reach(front.below);
-        }
+    let cursor = &mut checkpoint.cursor;
+    let moves = cursor.moves();
+    let delivered = outbox.send(call, cursor, checkpoint.term, stop).await;
+    if cursor.moves() != moves
+        && let Some(below) = outbox.below()
+    {
+        cursor.reach(below);
     }
-    if let Some(then) = then {
-        checkpoint.cursor.go(&then);
+    checkpoint.note(count);
+    Ok(match delivered? {
+        Delivered::Settled => None,
+        Delivered::Stopped => Some(Ended::Stopped),
+        Delivered::Over => Some(Ended::Over),
+    })
+}
+
+/// The batches that are being published: as many as make the next call full.
+struct Window<'a> {
+    outbox: Outbox<'a>,
+    /// Where the floor goes once the outbox is empty.
+    then: Option<Move>,
+    /// A batch that has come, and is not in the outbox yet.
+    waiting: Option<Batch>,
+}
+
+impl<'a> Window<'a> {
+    fn new(delivery: &'a Delivery) -> Self {
+        Self { outbox: Outbox::new(delivery), then: None, waiting: None }
     }
-    checkpoint.note(0);
-    Ok(None)
+
+    fn has_room(&self) -> bool {
+        self.waiting.is_none() && self.then.is_none() && self.outbox.wants_more()
+    }
+
+    /// Moves the position once all records of a batch are durable, and takes the batch that waits
+    /// in, if it can come after those in the outbox.
+    fn advance(&mut self, checkpoint: &mut Checkpoint<'_>) {
+        if self.outbox.is_empty()
+            && let Some(then) = self.then.take()
+        {
+            checkpoint.cursor.go(&then);
+        }
+        // What moves silently does so after all that came before it, and before its records.
+        let joins =
+            |it: &mut Batch| self.outbox.is_empty() || self.then.is_none() && it.silent.is_empty();
+        if let Some(Batch { records, silent, then }) = self.waiting.take_if(joins) {
+            for mark in &silent {
+                checkpoint.cursor.apply(*mark);
+            }
+            self.outbox.add(records);
+            match then {
+                Some(then) if self.outbox.is_empty() => checkpoint.cursor.go(&then),
+                then => self.then = then,
+            }
+        }
+        checkpoint.note(0);
+    }
 }
 
 /// What is durable, and how much of it is saved.

@@ -1,10 +1,6 @@
 //! What a sink is given: changes, encoded once.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    fmt::Write as _,
-    sync::Arc,
-};
+use std::{borrow::Cow, fmt::Write as _, sync::Arc};
 
 use bytes::Bytes;
 
@@ -64,9 +60,11 @@ pub enum Format {
 pub struct Limits {
     /// Records.
     pub records: usize,
-    /// Bytes of all bodies. A single larger record is passed on alone, so that the sink gets to
-    /// refuse it.
+    /// Bytes, as [`Limits::size`] counts them. A single larger record is passed on alone, so that
+    /// the sink gets to refuse it.
     pub bytes: usize,
+    /// Bytes that count for each record beside its body.
+    pub beside: usize,
     /// Whether a call holds at most one record per key. Needed where the receiver can fail
     /// records one by one: a later record of the same key must not overtake a failed one.
     pub one_per_key: bool,
@@ -74,7 +72,44 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { records: 500, bytes: 4 << 20, one_per_key: false }
+        Self { records: 500, bytes: 4 << 20, beside: 0, one_per_key: false }
+    }
+}
+
+impl Limits {
+    /// What a record counts for.
+    #[must_use]
+    pub fn size(&self, record: &Record) -> usize {
+        record.body.len() + self.beside
+    }
+}
+
+impl Format {
+    /// What the encoded bytes are.
+    #[must_use]
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Payload => "application/json",
+            Self::CloudEvents => "application/cloudevents+json",
+        }
+    }
+}
+
+impl Meta {
+    /// The attributes of CloudEvents 1.0 with their names, but for `datacontenttype`.
+    pub fn attributes(&self) -> impl Iterator<Item = (&'static str, Cow<'_, str>)> {
+        let Self { id, source, kind, subject, time, index, namespace } = self;
+        let all = [
+            ("specversion", Some("1.0".into())),
+            ("id", Some(id.into())),
+            ("source", Some(Cow::from(&**source))),
+            ("type", Some((*kind).into())),
+            ("subject", Some(subject.into())),
+            ("time", time.as_deref().map(Cow::from)),
+            ("nomadindex", Some(index.to_string().into())),
+            ("nomadnamespace", Some(Cow::from(&**namespace)).filter(|it| !it.is_empty())),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name, value?)))
     }
 }
 
@@ -88,28 +123,37 @@ impl Record {
         }
     }
 
+    /// The job that the change is about, where it is about one.
+    #[must_use]
+    pub fn job(&self) -> Option<String> {
+        self.member(if matches!(self.stream, "jobs" | "jobliststubs") { "ID" } else { "JobID" })
+    }
+
+    /// The id of the node that the change is about, where it is about one.
+    #[must_use]
+    pub fn node(&self) -> Option<String> {
+        self.member(if self.stream == "nodes" { "ID" } else { "NodeID" })
+    }
+
+    /// A member of the payload that is text, and not empty.
+    fn member(&self, name: &str) -> Option<String> {
+        let mut found = None;
+        json::members(&self.body, |key, value| {
+            if key == name.as_bytes() {
+                found = serde_json::from_slice::<String>(value).ok();
+            }
+        });
+        found.filter(|it| !it.is_empty())
+    }
+
     /// CloudEvents 1.0, JSON format, structured mode.
     fn cloud_event(&self) -> Vec<u8> {
-        let Meta { id, source, kind, subject, time, index, namespace } = &self.meta;
         let mut out = String::with_capacity(self.body.len() + 512);
-        out.push_str(r#"{"specversion":"1.0""#);
-        let index = index.to_string();
-        let attributes = [
-            ("id", Some(id.as_str())),
-            ("source", Some(source)),
-            ("type", Some(kind)),
-            ("subject", Some(subject)),
-            ("time", time.as_deref()),
-            ("nomadindex", Some(&index)),
-            ("nomadnamespace", Some(&**namespace).filter(|it| !it.is_empty())),
-            ("datacontenttype", Some("application/json")),
-        ];
-        for (name, value) in attributes {
-            if let Some(value) = value {
-                let _ = write!(out, r#","{name}":{}"#, json::quoted(value));
-            }
+        out.push('{');
+        for (name, value) in self.meta.attributes() {
+            let _ = write!(out, r#""{name}":{},"#, json::quoted(&value));
         }
-        out.push_str(r#","data":"#);
+        let _ = write!(out, r#""datacontenttype":"{}","data":"#, Format::Payload.media_type());
         let mut out = out.into_bytes();
         out.extend_from_slice(&self.body);
         out.push(b'}');
@@ -117,58 +161,12 @@ impl Record {
     }
 }
 
-/// Cuts records into calls that a sink takes, keeping the order of each key.
-#[derive(Debug)]
-pub struct Pieces {
-    rest: VecDeque<Record>,
-    limits: Limits,
-}
-
-impl Pieces {
-    /// Starts cutting.
-    #[must_use]
-    pub fn new(records: Vec<Record>, limits: Limits) -> Self {
-        Self { rest: records.into(), limits }
-    }
-
-    /// The first record that no piece has held so far: all before it have been handed out.
-    #[must_use]
-    pub fn front(&self) -> Option<&Record> {
-        self.rest.front()
-    }
-
-    /// The records of the next call, at least one; `None` when there are no more.
-    pub fn next_piece(&mut self) -> Option<Vec<Record>> {
-        let mut piece = Vec::new();
-        let mut bytes = 0;
-        let mut keys = HashSet::new();
-        let mut skipped = VecDeque::new();
-        while let Some(next) = self.rest.front() {
-            let fits =
-                piece.len() < self.limits.records && bytes + next.body.len() <= self.limits.bytes;
-            if !piece.is_empty() && !fits {
-                break;
-            }
-            let Some(next) = self.rest.pop_front() else { break };
-            if self.limits.one_per_key && !keys.insert(next.key.clone()) {
-                skipped.push_back(next);
-                continue;
-            }
-            bytes += next.body.len();
-            piece.push(next);
-        }
-        while let Some(back) = skipped.pop_back() {
-            self.rest.push_front(back);
-        }
-        (!piece.is_empty()).then_some(piece)
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn record(key: &str, size: usize) -> Record {
+    /// A record of a node, whose body has this size.
+    pub(crate) fn record(key: &str, size: usize) -> Record {
         Record {
             stream: "nodes",
             key: key.into(),
@@ -187,33 +185,6 @@ mod tests {
         }
     }
 
-    fn shapes(keys: &[&str], size: usize, limits: Limits) -> Vec<String> {
-        let records = keys.iter().map(|it| record(it, size)).collect();
-        let mut pieces = Pieces::new(records, limits);
-        std::iter::from_fn(|| pieces.next_piece())
-            .map(|it| it.iter().map(|it| &*it.key).collect::<String>())
-            .collect()
-    }
-
-    #[test]
-    fn a_piece_holds_no_more_records_and_bytes_than_the_sink_takes() {
-        let limits = Limits { records: 2, bytes: 100, one_per_key: false };
-        assert_eq!(shapes(&["a", "b", "c"], 10, limits), ["ab", "c"]);
-        assert_eq!(shapes(&["a", "b", "c"], 60, limits), ["a", "b", "c"]);
-    }
-
-    #[test]
-    fn a_record_that_is_too_large_is_a_piece_of_its_own() {
-        let limits = Limits { records: 9, bytes: 5, one_per_key: false };
-        assert_eq!(shapes(&["a", "b"], 10, limits), ["a", "b"]);
-    }
-
-    #[test]
-    fn a_key_comes_once_in_a_piece_where_records_can_fail_one_by_one() {
-        let limits = Limits { records: 3, bytes: 100, one_per_key: true };
-        assert_eq!(shapes(&["a", "a", "b", "a", "c"], 1, limits), ["abc", "a", "a"]);
-    }
-
     #[test]
     fn a_cloud_event_has_the_required_attributes_and_the_payload_as_data() {
         let event = record("k", 3).encoded(Format::CloudEvents);
@@ -226,5 +197,20 @@ mod tests {
                 "datacontenttype": "application/json", "data": 111
             })
         );
+    }
+    #[test]
+    fn the_job_and_the_node_are_those_of_the_payload() {
+        let of = |stream, body: &'static str| Record {
+            stream,
+            body: Bytes::from_static(body.as_bytes()),
+            ..record("k", 0)
+        };
+        let allocation = of("allocations", r#"{"JobID":"web\/\u00fc","NodeID":"n1","X":1}"#);
+        assert_eq!(allocation.job().as_deref(), Some("web/\u{fc}"));
+        assert_eq!(allocation.node().as_deref(), Some("n1"));
+        let job = of("jobs", r#"{"ID":"web","NodeID":""}"#);
+        assert_eq!((job.job().as_deref(), job.node()), (Some("web"), None));
+        let node = of("nodes", r#"{"ID":"n2"}"#);
+        assert_eq!((node.job(), node.node().as_deref()), (None, Some("n2")));
     }
 }

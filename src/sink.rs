@@ -1,6 +1,8 @@
 //! Where records go. To add a sink: a file here, its `mod` line, its row in `SINKS`, and its
 //! feature in `Cargo.toml`. It neither retries nor batches nor counts: `deliver` does.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use crate::{
@@ -49,10 +51,39 @@ pub enum DeliverError {
     /// None is known to have been, and it is the receiver, not a record: unreachable, throttled,
     /// no permission, no such queue.
     #[error("the receiver is not available")]
-    Unavailable(#[source] BoxError),
+    Unavailable {
+        /// Why.
+        #[source]
+        source: BoxError,
+        /// When to ask it again.
+        again: Again,
+    },
     /// None was, and none will ever be: standard output is gone.
     #[error("the receiver is gone for good")]
     Fatal(#[source] BoxError),
+}
+
+/// When to ask a receiver again that is not available.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// Soon, and then less and less often: it may be back at any moment.
+    Soon,
+    /// Seldom: somebody has to mend something first.
+    Seldom,
+    /// After this time: the receiver said so.
+    After(Duration),
+}
+
+impl DeliverError {
+    /// The receiver is not available at the moment.
+    pub fn unavailable(source: impl Into<BoxError>) -> Self {
+        Self::Unavailable { source: source.into(), again: Again::Soon }
+    }
+
+    /// The receiver will not be available before somebody mends something.
+    pub fn unusable(source: impl Into<BoxError>) -> Self {
+        Self::Unavailable { source: source.into(), again: Again::Seldom }
+    }
 }
 
 /// A record that was not published.

@@ -99,7 +99,7 @@ impl Sink for FaultySink {
         let mut lost = Vec::new();
         match &fault {
             Some(Fault::Hang) => std::future::pending().await,
-            Some(Fault::Away) => return Err(DeliverError::Unavailable("injected".into())),
+            Some(Fault::Away) => return Err(DeliverError::unavailable("injected")),
             Some(Fault::Gone) => return Err(DeliverError::Fatal("injected".into())),
             Some(Fault::Refuse(keys)) => self.refused.lock().unwrap().extend(keys.clone()),
             Some(Fault::Lose(positions)) => lost.clone_from(positions),
@@ -126,7 +126,7 @@ impl Sink for FaultySink {
             failures.push(Failure { position, kind, source: "injected".into() });
         }
         match fault {
-            Some(Fault::FailAfter) => Err(DeliverError::Unavailable("injected".into())),
+            Some(Fault::FailAfter) => Err(DeliverError::unavailable("injected")),
             _ if failures.is_empty() => Ok(()),
             _ => Err(DeliverError::Failed(failures)),
         }
