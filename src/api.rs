@@ -8,10 +8,10 @@ use progenitor_client::{ClientHooks, ClientInfo, OperationInfo};
 mod address;
 mod answer;
 pub mod connect;
-mod credentials;
+pub(crate) mod credentials;
 mod kv;
 mod lists;
-mod tls;
+pub(crate) mod tls;
 
 pub use answer::{ApiError, Result};
 pub use kv::{Consul, Entry, LOCK_FLAGS, Lock, TxnRefused, Write};

@@ -82,13 +82,40 @@ pub const DOCUMENTED: &[&str] = &[
     "NOMAD_FIREHOSE_START",
     "NOMAD_FIREHOSE_STATE_DIR",
     "NOMAD_FIREHOSE_TOKEN_FILE",
+    "SINK_AMQP_CACERT",
+    "SINK_AMQP_CAPATH",
+    "SINK_AMQP_CLIENT_CERT",
+    "SINK_AMQP_CLIENT_KEY",
     "SINK_AMQP_CONNECTION",
     "SINK_AMQP_EXCHANGE",
     "SINK_AMQP_ROUTING_KEY",
+    "SINK_AMQP_TLS_SERVER_NAME",
+    "SINK_AMQP_UNROUTABLE",
     "SINK_AMQP_WORKERS",
     "SINK_HTTP_ADDRESS",
+    "SINK_HTTP_BATCH",
+    "SINK_HTTP_BATCH_BYTES",
+    "SINK_HTTP_BATCH_RECORDS",
+    "SINK_HTTP_CACERT",
+    "SINK_HTTP_CAPATH",
+    "SINK_HTTP_CLIENT_CERT",
+    "SINK_HTTP_CLIENT_KEY",
+    "SINK_HTTP_GZIP",
+    "SINK_HTTP_HEADERS",
+    "SINK_HTTP_HEADERS_FILE",
+    "SINK_HTTP_HMAC_HEADER",
+    "SINK_HTTP_HMAC_SECRET",
+    "SINK_HTTP_HMAC_SECRET_FILE",
+    "SINK_HTTP_SKIP_VERIFY",
+    "SINK_HTTP_TIMEOUT",
+    "SINK_HTTP_TLS_SERVER_NAME",
+    "SINK_HTTP_TOKEN",
+    "SINK_HTTP_TOKEN_FILE",
+    "SINK_KINESIS_MAX_RECORD_BYTES",
+    "SINK_KINESIS_MAX_REQUEST_BYTES",
     "SINK_KINESIS_PARTITION_KEY",
     "SINK_KINESIS_STREAM_NAME",
+    "SINK_KINESIS_WORKERS",
     "SINK_TYPE",
     "SINK_WORKER_COUNT",
 ];
@@ -127,6 +154,14 @@ impl Env {
         T::Err: fmt::Display,
     {
         self.optional(name)?.ok_or_else(|| self.note(name, format!("is not set ({hint})")))
+    }
+
+    /// The variable as a number from 1 to `most`, or `default`.
+    pub fn within(&self, name: &'static str, default: usize, most: usize) -> Result<usize, Noted> {
+        match self.or(name, default)? {
+            number if (1..=most).contains(&number) => Ok(number),
+            number => Err(self.note(name, format!("`{number}` is not 1 to {most}"))),
+        }
     }
 
     /// The variable as a duration, or `default`.

@@ -161,6 +161,31 @@ impl Record {
     }
 }
 
+/// The positions of `records` in so many lanes: those of one key are in one lane, in order, so
+/// that the lanes can be sent at the same time. No lane is empty.
+#[must_use]
+pub fn lanes(records: &[Record], count: usize) -> Vec<Vec<usize>> {
+    let mut lanes = vec![Vec::new(); count.max(1)];
+    for (position, record) in records.iter().enumerate() {
+        let lane = json::name(&record.key) % lanes.len() as u64;
+        lanes[lane as usize].push(position);
+    }
+    lanes.retain(|lane| !lane.is_empty());
+    lanes
+}
+
+/// The text, where a receiver has room for so many bytes only: its beginning and a hash of all of
+/// it, so that the same text is always shortened to the same, and others to others.
+#[must_use]
+pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
+    if text.len() <= most {
+        return text.into();
+    }
+    let hash = format!("~{:016x}", json::name(text));
+    let end = text.floor_char_boundary(most.saturating_sub(hash.len()));
+    format!("{}{hash}", &text[..end]).into()
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -198,6 +223,32 @@ pub(crate) mod tests {
             })
         );
     }
+    #[test]
+    fn the_records_of_one_key_are_in_one_lane_in_order() {
+        let keys = ["a", "b", "c", "a", "d", "b", "a"];
+        let records: Vec<Record> = keys.iter().map(|it| record(it, 1)).collect();
+        let lanes = lanes(&records, 3);
+        for (key, places) in [("a", vec![0, 3, 6]), ("b", vec![1, 5])] {
+            let of = |lane: &&Vec<usize>| lane.iter().any(|at| keys[*at] == key);
+            let [lane] = lanes.iter().filter(of).collect::<Vec<_>>()[..] else {
+                panic!("{lanes:?}")
+            };
+            let own: Vec<usize> = lane.iter().copied().filter(|at| keys[*at] == key).collect();
+            assert_eq!(own, places);
+        }
+        assert_eq!(lanes.iter().map(Vec::len).sum::<usize>(), keys.len());
+    }
+
+    #[test]
+    fn an_id_that_is_too_long_is_shortened_and_still_tells_records_apart() {
+        let long = format!("jobs/{}/7/00", "\u{fc}".repeat(200));
+        let other = format!("{long}1");
+        assert_eq!(shortened("jobs/a/7/00", 255), "jobs/a/7/00");
+        assert!(shortened(&long, 255).len() <= 255);
+        assert_eq!(shortened(&long, 255), shortened(&long, 255));
+        assert_ne!(shortened(&long, 255), shortened(&other, 255));
+    }
+
     #[test]
     fn the_job_and_the_node_are_those_of_the_payload() {
         let of = |stream, body: &'static str| Record {

@@ -61,7 +61,9 @@ impl Logs {
     }
 }
 
-/// The filter for a level as the Go tool knows them. Libraries log from warnings on only.
+/// The filter for a level as the Go tool knows them. Libraries log from warnings on only, and that
+/// of AMQP nothing: it logs the payloads of messages that come back, and every error that it logs
+/// is also returned.
 fn filter(level: &str) -> Option<String> {
     let level = match level.to_ascii_lowercase().as_str() {
         "panic" | "fatal" | "error" => "error",
@@ -72,7 +74,7 @@ fn filter(level: &str) -> Option<String> {
         _ => return None,
     };
     let others = if level == "error" { "error" } else { "warn" };
-    Some(format!("{others},nomad_firehose={level}"))
+    Some(format!("{others},lapin=off,nomad_firehose={level}"))
 }
 
 #[cfg(test)]
@@ -81,8 +83,8 @@ mod tests {
 
     #[test]
     fn levels_are_those_of_the_go_tool() {
-        assert_eq!(filter("WARNING").as_deref(), Some("warn,nomad_firehose=warn"));
-        assert_eq!(filter("fatal").as_deref(), Some("error,nomad_firehose=error"));
+        assert_eq!(filter("WARNING").as_deref(), Some("warn,lapin=off,nomad_firehose=warn"));
+        assert_eq!(filter("fatal").as_deref(), Some("error,lapin=off,nomad_firehose=error"));
         assert_eq!(filter("loud"), None);
     }
 }

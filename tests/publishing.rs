@@ -100,12 +100,12 @@ async fn a_record_that_is_refused_for_good_is_counted_and_does_not_hold_up_the_o
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_refused_as_a_whole_is_halved_until_the_culprit_is_known() {
     let world = nodes(&["a", "b", "c", "d"]);
-    // Every record of the first call is refused, as a receiver does that refuses a whole call.
-    let all = ["a", "b", "c", "d"].map(uuid).to_vec();
-    world.sink.fault(Fault::Refuse(all));
+    world.sink.fault(Fault::Suspect(vec![uuid("c")]));
     let running = world.start::<Nodes>();
-    until("four rejections", || running.metrics.records_rejected.get() == 4).await;
-    assert_eq!(world.sink.calls(), [4, 2, 1, 1, 1, 1]);
+    world.published(3).await;
+    until("the rejection", || running.metrics.records_rejected.get() == 1).await;
+    assert_eq!(world.sink.calls(), [4, 2, 2, 1, 1]);
+    assert_eq!(world.sink.subjects(), uuids(&["a", "b", "d"]));
     running.stop().await;
 }
 

@@ -38,6 +38,8 @@ pub enum Fault {
     Unclear,
     /// The records with these keys are refused for good, in whatever call they come.
     Refuse(Vec<String>),
+    /// Every call that holds one of these keys is refused as a whole, from now on.
+    Suspect(Vec<String>),
     /// The records get through, and then an error says that they did not.
     FailAfter,
     /// Nothing gets through.
@@ -54,6 +56,7 @@ pub struct FaultySink {
     got: Arc<Mutex<Vec<Record>>>,
     faults: Arc<Mutex<VecDeque<Fault>>>,
     refused: Arc<Mutex<Vec<String>>>,
+    suspected: Arc<Mutex<Vec<String>>>,
     calls: Arc<Mutex<Vec<usize>>>,
     pub limits: Limits,
 }
@@ -102,6 +105,7 @@ impl Sink for FaultySink {
             Some(Fault::Away) => return Err(DeliverError::unavailable("injected")),
             Some(Fault::Gone) => return Err(DeliverError::Fatal("injected".into())),
             Some(Fault::Refuse(keys)) => self.refused.lock().unwrap().extend(keys.clone()),
+            Some(Fault::Suspect(keys)) => self.suspected.lock().unwrap().extend(keys.clone()),
             Some(Fault::Lose(positions)) => lost.clone_from(positions),
             Some(Fault::LoseAndRefuse(first, _)) => lost.push(*first),
             Some(Fault::Unclear) => return Err(DeliverError::Failed(Vec::new())),
@@ -111,6 +115,15 @@ impl Sink for FaultySink {
             Some(Fault::LoseAndRefuse(_, second)) => Some(*second),
             _ => None,
         };
+        let suspected = self.suspected.lock().unwrap().clone();
+        if records.iter().any(|record| suspected.iter().any(|it| **it == *record.key)) {
+            let suspect = |position| Failure {
+                position,
+                kind: FailureKind::Suspect,
+                source: "injected".into(),
+            };
+            return Err(DeliverError::Failed((0..records.len()).map(suspect).collect()));
+        }
         let refused = self.refused.lock().unwrap().clone();
         let mut failures = Vec::new();
         for (position, record) in records.iter().enumerate() {

@@ -24,6 +24,8 @@ pub(super) struct Web {
     pub(super) url: Url,
     /// With it, if there is any.
     pub(super) login: Option<Url>,
+    /// The query, which may be a secret and is not part of `url`.
+    query: Option<String>,
 }
 
 /// `NOMAD_ADDR`; else what Nomad sets in a task whose identity is in its environment.
@@ -58,6 +60,13 @@ pub(super) fn consul(env: &Env) -> Result<Address, Noted> {
         }
         address => Ok(address),
     }
+}
+
+/// The address of a sink that speaks HTTP.
+#[cfg(feature = "http")]
+pub(super) fn receiver(env: &Env, name: &'static str) -> Result<Address, Noted> {
+    let text: String = env.required(name, "an address such as https://host/path")?;
+    parse(env, name, &text)
 }
 
 fn parse(env: &Env, name: &'static str, text: &str) -> Result<Address, Noted> {
@@ -96,8 +105,9 @@ impl Web {
         let _ = bare.set_password(None);
         bare.set_query(None);
         bare.set_fragment(None);
+        let query = url.query().map(str::to_owned);
         let login = (bare.username() != url.username() || url.password().is_some()).then_some(url);
-        Self { url: bare, login }
+        Self { url: bare, login, query }
     }
 
     fn without_path(mut self) -> Self {
@@ -107,6 +117,12 @@ impl Web {
     /// What paths are appended to.
     pub(super) fn base(&self) -> String {
         self.url.origin().ascii_serialization() + self.url.path().trim_end_matches('/')
+    }
+
+    /// The whole of it.
+    pub(super) fn target(&self) -> String {
+        let query = self.query.as_ref().map(|it| format!("?{it}")).unwrap_or_default();
+        self.url.origin().ascii_serialization() + self.url.path() + &query
     }
 
     /// The host, without the brackets of an IPv6 address.

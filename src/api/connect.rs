@@ -1,4 +1,5 @@
-//! Clients from the variables of the official ones: `NOMAD_*`, `CONSUL_*`, and the proxies'.
+//! Clients from the variables of the official ones: `NOMAD_*`, `CONSUL_*`, and the proxies'; and
+//! one for a sink that speaks HTTP.
 
 use std::{fmt, time::Duration};
 
@@ -43,6 +44,8 @@ const X_CONSUL_TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 pub struct Endpoint {
     /// What paths are appended to, without a slash at its end.
     pub base: String,
+    /// The whole address as configured, with its query and without user info.
+    pub target: String,
     /// Connects as configured. It has no total timeout and follows no redirects, since the
     /// headers of [`Credentials`] would go along.
     pub client: Client,
@@ -97,6 +100,24 @@ pub fn consul_scope(env: &Env) -> Result<ConsulScope, Noted> {
     Ok(ConsulScope { namespace: namespace?, partition: partition? })
 }
 
+/// The receiver of a sink that speaks HTTP, as `SINK_HTTP_*` says.
+#[cfg(feature = "http")]
+pub fn receiver(env: &Env) -> Result<Endpoint, Noted> {
+    let skip_verify = env.switch("SINK_HTTP_SKIP_VERIFY", false);
+    let tls = Tls::read(env, &tls::SINK_HTTP, skip_verify.map(|skip| !skip));
+    let token = Token::read_bearer(env, "SINK_HTTP_TOKEN", "SINK_HTTP_TOKEN_FILE");
+    let proxies = proxies(env);
+    let address = address::receiver(env, "SINK_HTTP_ADDRESS");
+    let (tls, token, proxies, address) = (tls?, token?, proxies?, address?);
+    if let (Address::Web(Web { login: Some(_), .. }), Token::Fixed(_) | Token::File(_)) =
+        (&address, &token)
+    {
+        let what = "has a user, and there is a token as well: one header cannot hold both";
+        return Err(env.note("SINK_HTTP_ADDRESS", what));
+    }
+    Settings { tls, token, header: AUTHORIZATION, login: None, proxies }.connect(env, address)
+}
+
 /// Chooses the cryptography of this process. Clients need it; further calls have no effect.
 pub fn install_crypto() {
     // The error is that there is one already.
@@ -125,14 +146,14 @@ impl Settings {
             // The environment of the process is not asked again: `proxies` are from `Env`.
             .no_proxy();
         let trust_variable = self.tls.trust_variable();
-        let (base, login_url, builder) = match address {
+        let (base, target, login_url, builder) = match address {
             Address::Unix(path) => {
                 let builder = builder.unix_socket(path).tls_certs_only([]);
-                (UNIX_BASE.to_owned(), None, builder)
+                (UNIX_BASE.to_owned(), UNIX_BASE.to_owned(), None, builder)
             }
             Address::Web(mut web) => {
                 let builder = route(builder, self.tls, self.proxies, &mut web);
-                (web.base(), web.login, builder)
+                (web.base(), web.target(), web.login, builder)
             }
         };
         let client = builder.build().map_err(|err| {
@@ -150,7 +171,7 @@ impl Settings {
             (None, None) => None,
         };
         let credentials = Credentials::new(self.header, self.token, login);
-        Ok(Endpoint { base, client, credentials, shown })
+        Ok(Endpoint { base, target, client, credentials, shown })
     }
 }
 

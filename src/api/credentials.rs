@@ -1,4 +1,5 @@
-//! Who we are, on every request.
+//! Who we are, on every request: tokens and headers, from the environment or from files that are
+//! read again.
 
 use std::{
     fs::File,
@@ -23,35 +24,45 @@ pub struct Credentials {
 }
 
 /// Where the token comes from.
+pub(crate) type Token = Secrets<HeaderValue>;
+
+/// Something that nobody may see, and where it comes from.
 #[derive(Clone, Debug)]
-pub(super) enum Token {
+pub(crate) enum Secrets<T> {
     None,
-    Fixed(HeaderValue),
-    File(Arc<TokenFile>),
+    Fixed(T),
+    File(Arc<SecretFile<T>>),
 }
 
 /// A file that something else may replace at any time, as `consul-template` and Nomad do.
 #[derive(Debug)]
-pub(super) struct TokenFile {
+pub(crate) struct SecretFile<T> {
     path: PathBuf,
-    latest: Mutex<Latest>,
+    parse: Parse<T>,
+    latest: Mutex<Latest<T>>,
 }
 
 #[derive(Debug)]
-struct Latest {
-    token: Option<HeaderValue>,
+struct Latest<T> {
+    value: Option<T>,
     /// The last attempt to read failed, and the operator was told so.
     warned: bool,
 }
 
+type Parse<T> = fn(&str) -> Result<T, TokenError>;
+
+/// A secret that cannot be used.
 #[derive(Debug, thiserror::Error)]
-enum TokenError {
+pub(crate) enum TokenError {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error("it is empty")]
     Empty,
     #[error("it holds characters that no header can carry, such as a line break")]
     NotAHeader,
+    #[cfg(feature = "http")]
+    #[error("line {0} is not of the form `Name: value`")]
+    NotALine(usize),
 }
 
 impl Credentials {
@@ -61,12 +72,7 @@ impl Credentials {
 
     /// Puts the credentials of this moment into the headers of a request.
     pub fn apply(&self, headers: &mut HeaderMap) {
-        let token = match &self.token {
-            Token::None => None,
-            Token::Fixed(token) => Some(token.clone()),
-            Token::File(file) => file.current(),
-        };
-        if let Some(token) = token {
+        if let Some(token) = self.token.current() {
             headers.insert(self.header.clone(), token);
         }
         if let Some(basic) = &self.basic {
@@ -77,61 +83,120 @@ impl Credentials {
 
 impl Token {
     /// The token in the file, if there is any in it, else the one in the environment.
-    pub(super) fn read(env: &Env, value: &'static str, file: &'static str) -> Result<Self, Noted> {
+    pub(crate) fn read(env: &Env, value: &'static str, file: &'static str) -> Result<Self, Noted> {
+        Self::read_as(env, value, file, header_value)
+    }
+
+    /// The same as the value of `Authorization`.
+    #[cfg(feature = "http")]
+    pub(super) fn read_bearer(
+        env: &Env,
+        value: &'static str,
+        file: &'static str,
+    ) -> Result<Self, Noted> {
+        Self::read_as(env, value, file, |token| header_value(&format!("Bearer {}", token.trim())))
+    }
+}
+
+#[cfg(feature = "http")]
+impl Secrets<HeaderMap> {
+    /// Lines of the form `Name: value`.
+    pub(crate) fn read_headers(
+        env: &Env,
+        value: &'static str,
+        file: &'static str,
+    ) -> Result<Self, Noted> {
+        Self::read_as(env, value, file, header_lines)
+    }
+}
+
+impl<T: Clone + PartialEq> Secrets<T> {
+    /// What is in the file, if there is anything in it, else what is in the environment.
+    fn read_as(
+        env: &Env,
+        value: &'static str,
+        file: &'static str,
+        parse: Parse<T>,
+    ) -> Result<Self, Noted> {
         let fixed = env.optional::<Secret>(value)?;
-        let fixed = fixed.map(|it| header_value(it.expose())).transpose();
-        let fixed = fixed.map_err(|err| env.note(value, format!("cannot use the token: {err}")));
+        let fixed = fixed.map(|it| parse(it.expose())).transpose();
+        let fixed = fixed.map_err(|err| env.note(value, format!("cannot use its value: {err}")));
         let path = env.optional::<PathBuf>(file)?;
         let Some(path) = path else {
             return Ok(fixed?.map_or(Self::None, Self::Fixed));
         };
-        let token = match read(&path) {
-            Ok(token) => Some(token),
+        let value = match read(&path, parse) {
+            Ok(value) => Some(value),
             Err(TokenError::Empty) => fixed?,
             Err(err) => {
-                let what = format!("cannot use the token in {}: {err}", path.display());
+                let what = format!("cannot use what is in {}: {err}", path.display());
                 return Err(env.note(file, what));
             }
         };
-        let latest = Mutex::new(Latest { token, warned: false });
-        Ok(Self::File(Arc::new(TokenFile { path, latest })))
+        let latest = Mutex::new(Latest { value, warned: false });
+        Ok(Self::File(Arc::new(SecretFile { path, parse, latest })))
+    }
+
+    /// The one of this moment, if there is any.
+    pub(crate) fn current(&self) -> Option<T> {
+        match self {
+            Self::None => None,
+            Self::Fixed(value) => Some(value.clone()),
+            Self::File(file) => file.current(),
+        }
     }
 }
 
-impl TokenFile {
-    /// The token in the file now, or the last one that was.
+impl<T: Clone + PartialEq> SecretFile<T> {
+    /// What is in the file now, or the last that was.
     ///
     /// The file is read each time. It is small and local, and its time and size do not always
     /// tell that it changed.
-    fn current(&self) -> Option<HeaderValue> {
-        let read = read(&self.path);
+    fn current(&self) -> Option<T> {
+        let read = read(&self.path, self.parse);
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path.display();
         match read {
-            Ok(token) => {
-                if latest.token.as_ref() != Some(&token) {
-                    tracing::info!(%path, "the token file has a new token");
-                    latest.token = Some(token);
+            Ok(value) => {
+                if latest.value.as_ref() != Some(&value) {
+                    tracing::info!(%path, "the file with the token or headers has changed");
+                    latest.value = Some(value);
                 }
                 latest.warned = false;
             }
             Err(err) if !latest.warned => {
-                tracing::warn!(%path, %err, "cannot read the token file; the last token stays in use");
+                tracing::warn!(
+                    %path, %err,
+                    "cannot use the file with the token or headers; what was last in it stays in use"
+                );
                 latest.warned = true;
             }
             Err(_) => {}
         }
-        latest.token.clone()
+        latest.value.clone()
     }
 }
 
-fn read(path: &PathBuf) -> Result<HeaderValue, TokenError> {
+fn read<T>(path: &PathBuf, parse: Parse<T>) -> Result<T, TokenError> {
     let mut text = String::new();
     File::open(path)?.take(MAX_TOKEN_BYTES).read_to_string(&mut text)?;
     match text.trim() {
         "" => Err(TokenError::Empty),
-        token => header_value(token),
+        text => parse(text),
     }
+}
+
+/// Headers, one a line, as `curl` reads them.
+#[cfg(feature = "http")]
+fn header_lines(text: &str) -> Result<HeaderMap, TokenError> {
+    let mut headers = HeaderMap::new();
+    for (number, line) in text.lines().enumerate().filter(|(_, it)| !it.trim().is_empty()) {
+        let (name, value) = line.split_once(':').ok_or(TokenError::NotALine(number + 1))?;
+        let name = HeaderName::from_bytes(name.trim().as_bytes());
+        let name = name.map_err(|_| TokenError::NotALine(number + 1))?;
+        headers.append(name, header_value(value.trim())?);
+    }
+    Ok(headers)
 }
 
 fn header_value(token: &str) -> Result<HeaderValue, TokenError> {

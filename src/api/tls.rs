@@ -1,4 +1,4 @@
-//! The TLS settings of Nomad's and Consul's clients, which differ in names only.
+//! The TLS settings of Nomad's and Consul's clients and of sinks, which differ in names only.
 
 use std::{
     fs,
@@ -16,12 +16,12 @@ use rustls::{
 use crate::env::{Env, Noted};
 
 /// The names of the variables.
-pub(super) struct Variables {
-    ca_cert: &'static str,
-    ca_path: &'static str,
-    client_cert: &'static str,
-    client_key: &'static str,
-    server_name: &'static str,
+pub(crate) struct Variables {
+    pub(crate) ca_cert: &'static str,
+    pub(crate) ca_path: &'static str,
+    pub(crate) client_cert: &'static str,
+    pub(crate) client_key: &'static str,
+    pub(crate) server_name: &'static str,
 }
 
 /// What `NOMAD_*` calls them.
@@ -42,10 +42,20 @@ pub(super) const CONSUL: Variables = Variables {
     server_name: "CONSUL_TLS_SERVER_NAME",
 };
 
+/// What they are called for the sink that speaks HTTP.
+#[cfg(feature = "http")]
+pub(super) const SINK_HTTP: Variables = Variables {
+    ca_cert: "SINK_HTTP_CACERT",
+    ca_path: "SINK_HTTP_CAPATH",
+    client_cert: "SINK_HTTP_CLIENT_CERT",
+    client_key: "SINK_HTTP_CLIENT_KEY",
+    server_name: "SINK_HTTP_TLS_SERVER_NAME",
+};
+
 /// How to prove who we are, and to tell whether the server is who it should be.
-pub(super) struct Tls {
+pub(crate) struct Tls {
     trust: Trust,
-    identity: Option<Identity>,
+    identity: Option<Key>,
     server_name: Option<String>,
     trust_variable: &'static str,
 }
@@ -55,15 +65,23 @@ enum Trust {
     /// Those of the authorities that the system trusts.
     System,
     /// Those of these authorities, and of no others.
-    Only(Vec<Certificate>),
+    Only(Vec<CertificateDer<'static>>),
     /// Anybody's.
     Everyone,
+}
+
+/// A certificate of ours and its key, in the forms that the clients take.
+#[cfg_attr(not(feature = "amqp"), expect(dead_code, reason = "only a client of HTTP is built"))]
+struct Key {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    identity: Identity,
 }
 
 impl Tls {
     /// Reads the settings and every file they name, whether or not the address is one with TLS:
     /// a file that cannot be read is a mistake in any case.
-    pub(super) fn read(
+    pub(crate) fn read(
         env: &Env,
         names: &Variables,
         verify: Result<bool, Noted>,
@@ -81,7 +99,7 @@ impl Tls {
     }
 
     /// The name in the server's certificate, where it is not the host of the address.
-    pub(super) fn server_name(&self) -> Option<&str> {
+    pub(crate) fn server_name(&self) -> Option<&str> {
         self.server_name.as_deref()
     }
 
@@ -94,17 +112,44 @@ impl Tls {
     pub(super) fn apply(self, builder: ClientBuilder) -> ClientBuilder {
         let builder = match self.trust {
             Trust::System => builder,
-            Trust::Only(roots) => builder.tls_certs_only(roots),
+            Trust::Only(roots) => {
+                // All of them were certificates when they were read.
+                builder
+                    .tls_certs_only(roots.iter().filter_map(|der| Certificate::from_der(der).ok()))
+            }
             Trust::Everyone => builder.tls_danger_accept_invalid_certs(true),
         };
         match self.identity {
-            Some(identity) => builder.identity(identity),
+            Some(key) => builder.identity(key.identity),
             None => builder,
+        }
+    }
+
+    /// The settings for a connection that is not HTTP. There, whom to trust is always checked.
+    #[cfg(feature = "amqp")]
+    pub(crate) fn config(self) -> Result<rustls::ClientConfig, rustls::Error> {
+        use rustls::ClientConfig;
+        use rustls_platform_verifier::BuilderVerifierExt;
+
+        let provider = std::sync::Arc::new(ring::default_provider());
+        let builder =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let builder = match self.trust {
+            Trust::Only(roots) => {
+                let mut store = RootCertStore::empty();
+                store.add_parsable_certificates(roots);
+                builder.with_root_certificates(store)
+            }
+            Trust::System | Trust::Everyone => builder.with_platform_verifier()?,
+        };
+        match self.identity {
+            Some(Key { chain, key, .. }) => builder.with_client_auth_cert(chain, key),
+            None => Ok(builder.with_no_client_auth()),
         }
     }
 }
 
-fn roots(env: &Env, names: &Variables) -> Result<Option<Vec<Certificate>>, Noted> {
+fn roots(env: &Env, names: &Variables) -> Result<Option<Vec<CertificateDer<'static>>>, Noted> {
     let file = env.optional::<PathBuf>(names.ca_cert);
     let directory = env.optional::<PathBuf>(names.ca_path);
     match (file?, directory?) {
@@ -119,7 +164,7 @@ fn all_authorities(
     env: &Env,
     name: &'static str,
     directory: &Path,
-) -> Result<Vec<Certificate>, Noted> {
+) -> Result<Vec<CertificateDer<'static>>, Noted> {
     let mut found = Vec::new();
     let mut directories = vec![directory.to_owned()];
     while let Some(directory) = directories.pop() {
@@ -141,18 +186,21 @@ fn all_authorities(
     Ok(found)
 }
 
-fn authorities(env: &Env, name: &'static str, path: &Path) -> Result<Vec<Certificate>, Noted> {
+fn authorities(
+    env: &Env,
+    name: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, Noted> {
     let mut store = RootCertStore::empty();
-    let mut found = Vec::new();
-    for der in certificates(env, name, path, &read(env, name, path)?)? {
-        let certificate = Certificate::from_der(&der);
-        store.add(der).map_err(|err| unusable(env, name, path, err))?;
-        found.push(certificate.map_err(|err| unusable(env, name, path, err))?);
+    let found = certificates(env, name, path, &read(env, name, path)?)?;
+    for der in &found {
+        Certificate::from_der(der).map_err(|err| unusable(env, name, path, err))?;
+        store.add(der.clone()).map_err(|err| unusable(env, name, path, err))?;
     }
     Ok(found)
 }
 
-fn identity(env: &Env, names: &Variables) -> Result<Option<Identity>, Noted> {
+fn identity(env: &Env, names: &Variables) -> Result<Option<Key>, Noted> {
     let cert_path = env.optional::<PathBuf>(names.client_cert);
     let key_path = env.optional::<PathBuf>(names.client_key);
     let (cert_path, key_path) = match (cert_path?, key_path?) {
@@ -173,16 +221,17 @@ fn identity(env: &Env, names: &Variables) -> Result<Option<Identity>, Noted> {
         .and_then(|pem| Ok((private_key(env, names.client_key, &key_path, &pem)?, pem)));
     let ((chain, mut pem), (key, key_pem)) = (cert?, key?);
     // Checks among others that the one belongs to the other.
-    CertifiedKey::from_der(chain, key, &ring::default_provider())
+    CertifiedKey::from_der(chain.clone(), key.clone_key(), &ring::default_provider())
         .map_err(|err| unusable(env, names.client_key, &key_path, err))?;
     // One file often holds both, and its certificates must not be sent twice.
     if cert_path != key_path {
         pem.push(b'\n');
         pem.extend(key_pem);
     }
-    Identity::from_pem(&pem)
-        .map(Some)
-        .map_err(|err| unusable(env, names.client_cert, &cert_path, err))
+    match Identity::from_pem(&pem) {
+        Ok(identity) => Ok(Some(Key { chain, key, identity })),
+        Err(err) => Err(unusable(env, names.client_cert, &cert_path, err)),
+    }
 }
 
 fn server_name(env: &Env, names: &Variables) -> Result<Option<String>, Noted> {

@@ -31,8 +31,8 @@ pub(super) struct Queue {
     keys: HashMap<Arc<str>, usize>,
     /// Keys of which a record failed, until one gets through.
     held: HashMap<Arc<str>, Held>,
-    /// No call has more records than this: it is halved when a call is refused as a whole, and
-    /// doubled when one gets through.
+    /// No call has more records than this: half of those of which one is at fault, and twice as
+    /// many when a call gets through.
     ceiling: usize,
 }
 
@@ -162,12 +162,9 @@ impl Queue {
         (!records.is_empty()).then_some(Call { places, records })
     }
 
-    /// A call was refused as a whole: the next is half as large, until the culprit is alone.
-    pub(super) fn halve(&mut self, call: Call) {
-        self.ceiling = (call.records.len() / 2).max(1);
-        for (place, record) in call.into_places() {
-            self.put(place, record);
-        }
+    /// One of so many records is at fault: the next call has half of them.
+    pub(super) fn narrow(&mut self, suspects: usize) {
+        self.ceiling = (suspects / 2).max(1);
     }
 
     /// A call got through, at least in part.
@@ -292,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_is_refused_as_a_whole_is_halved_until_the_culprit_is_alone() {
+    fn a_call_with_a_culprit_is_halved_until_the_culprit_is_alone() {
         let mut queue = queue(&["a", "b", "c", "d"], 1, limits(4, 100, false));
         let now = Instant::now();
         let mut calls = Vec::new();
@@ -300,7 +297,10 @@ mod tests {
             calls.push(shape(&call));
             match shape(&call) {
                 shape if shape == "c" => (),
-                shape if shape.contains('c') => queue.halve(call),
+                shape if shape.contains('c') => {
+                    queue.narrow(call.records.len());
+                    call.into_places().for_each(|(place, record)| queue.put(place, record));
+                }
                 _ => queue.widen(),
             }
         }

@@ -1,0 +1,388 @@
+//! Publishes to an exchange of RabbitMQ, or of any broker of AMQP 0-9-1 with publisher confirms.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex as Quick, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use futures::{StreamExt, future::join_all, stream};
+use lapin::{Confirmation, ErrorKind, options::BasicPublishOptions, types::ShortString};
+use rustls::ClientConfig;
+use tokio::sync::Mutex;
+
+use super::{Again, Connect, DeliverError, Failure, FailureKind, Sink};
+use crate::{
+    api::tls::{Tls, Variables},
+    env::{Env, Noted},
+    error::BoxError,
+    record::{Format, Limits, Record, lanes},
+};
+
+mod address;
+mod link;
+mod message;
+
+use address::Broker;
+use link::{Link, LinkError};
+use message::{KeyTooLong, RoutingKey};
+
+/// Records of one call: confirms are cheap where many are under way.
+const MAX_RECORDS: usize = 4096;
+const MAX_BYTES: usize = 4 << 20;
+/// Messages handed to the connection at once; beyond this, more of them gain nothing.
+const PUBLISH_AHEAD: usize = 256;
+/// More channels than this are a mistake: RabbitMQ allows a connection 2,047.
+const MAX_WORKERS: usize = 256;
+
+const TLS: Variables = Variables {
+    ca_cert: "SINK_AMQP_CACERT",
+    ca_path: "SINK_AMQP_CAPATH",
+    client_cert: "SINK_AMQP_CLIENT_CERT",
+    client_key: "SINK_AMQP_CLIENT_KEY",
+    server_name: "SINK_AMQP_TLS_SERVER_NAME",
+};
+
+/// An exchange.
+///
+/// Delivered means confirmed: the broker has routed the message to at least one queue, and every
+/// durable one has written or replicated it.
+pub(super) struct Amqp {
+    brokers: Vec<Broker>,
+    tls: Option<(Arc<ClientConfig>, Option<String>)>,
+    exchange: ShortString,
+    key: RoutingKey,
+    unroutable: Unroutable,
+    workers: usize,
+    format: Format,
+    /// Not there while a call is under way: one that is abandoned takes the connection with it.
+    link: Mutex<Option<Link>>,
+}
+
+/// What becomes of a message that no queue is bound for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unroutable {
+    Retry,
+    Reject,
+    Ignore,
+}
+
+/// What became of a message.
+enum Settled {
+    Confirmed,
+    Refused,
+    TooLong(KeyTooLong),
+}
+
+/// The messages of a call.
+struct Call<'a> {
+    records: &'a [Record],
+    settled: Vec<OnceLock<Settled>>,
+    /// The ids of messages that came back, and why. The library tells of each together with some
+    /// confirm, and not always with its own.
+    returned: Quick<HashMap<String, String>>,
+    /// Messages that were handed over, and those that were settled.
+    steps: AtomicUsize,
+}
+
+/// A message that came back.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "exchange `{exchange}` has no queue for the routing key `{key}` ({why}); bind one, or set \
+     SINK_AMQP_UNROUTABLE"
+)]
+struct NoRoute {
+    exchange: String,
+    key: String,
+    why: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("RabbitMQ could not take the message: a queue is full, or has failed to write it")]
+struct Nacked;
+
+#[derive(Debug, thiserror::Error)]
+#[error("publish to exchange `{exchange}`")]
+struct PublishError {
+    exchange: String,
+    #[source]
+    source: LinkError,
+}
+
+impl Connect for Amqp {
+    fn from_env(env: &Env, format: Format) -> Result<Self, Noted> {
+        let brokers = address::from_env(env);
+        let tls = Tls::read(env, &TLS, Ok(true));
+        let exchange = env.required::<String>("SINK_AMQP_EXCHANGE", "the name of an exchange");
+        let exchange = exchange.and_then(|name| match name.len() {
+            ..=message::SHORT => Ok(ShortString::from(name)),
+            _ => Err(env.note("SINK_AMQP_EXCHANGE", "is longer than 255 bytes")),
+        });
+        let key = RoutingKey::from_env(env);
+        let workers = env.within("SINK_AMQP_WORKERS", 1, MAX_WORKERS);
+        let unroutable = Unroutable::from_env(env);
+        let (brokers, tls, key) = (brokers?, tls?, key?);
+        let tls = if brokers.iter().any(Broker::is_secure) {
+            let name = tls.server_name().map(str::to_owned);
+            let config = tls.config().map_err(|err| env.note(TLS.ca_cert, err.to_string()))?;
+            Some((Arc::new(config), name))
+        } else {
+            None
+        };
+        let otherwise = if key.is_constant() { Unroutable::Retry } else { Unroutable::Reject };
+        Ok(Self {
+            brokers,
+            tls,
+            exchange: exchange?,
+            key,
+            unroutable: unroutable?.unwrap_or(otherwise),
+            workers: workers?,
+            format,
+            link: Mutex::new(None),
+        })
+    }
+}
+
+impl Unroutable {
+    fn from_env(env: &Env) -> Result<Option<Self>, Noted> {
+        let name = "SINK_AMQP_UNROUTABLE";
+        match env.optional::<String>(name)?.as_deref() {
+            None => Ok(None),
+            Some("retry") => Ok(Some(Self::Retry)),
+            Some("reject") => Ok(Some(Self::Reject)),
+            Some("ignore") => Ok(Some(Self::Ignore)),
+            Some(other) => {
+                Err(env.note(name, format!("`{other}` is not one of: retry, reject, ignore")))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for Amqp {
+    async fn deliver(&self, records: &[Record]) -> Result<(), DeliverError> {
+        let mut place = self.link.lock().await;
+        let link = match place.take().filter(Link::is_usable) {
+            Some(link) => link,
+            None => self.connect().await.map_err(|err| self.unavailable(err))?,
+        };
+        let call = Call::new(records);
+        let lanes = lanes(records, self.workers);
+        let lanes = lanes.iter().enumerate();
+        let publishing = join_all(lanes.map(|(i, lane)| self.publish(&link, i, lane, &call)));
+        let lost = tokio::select! {
+            ended = publishing => {
+                let ended = ended.into_iter().filter_map(Result::err);
+                ended.reduce(telling).map(|err| link.closed(err))
+            }
+            silent = link.silent(|| call.steps.load(Ordering::Relaxed)) => Some(silent),
+        };
+        if lost.is_none() {
+            *place = Some(link);
+        }
+        self.outcome(call, lost)
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { records: MAX_RECORDS, bytes: MAX_BYTES, ..Limits::default() }
+    }
+
+    async fn check(&self) -> Result<(), DeliverError> {
+        let link = self.connect().await.map_err(|err| self.unavailable(err))?;
+        let found = link.find(self.exchange.as_str()).await;
+        found.map_err(|err| self.unavailable(err))?;
+        link.close().await;
+        Ok(())
+    }
+
+    async fn close(&self) {
+        if let Some(link) = self.link.lock().await.take() {
+            link.close().await;
+        }
+    }
+}
+
+impl Amqp {
+    /// Connects to the first broker that lets us in.
+    async fn connect(&self) -> Result<Link, LinkError> {
+        let mut first = None;
+        for broker in &self.brokers {
+            let tls = self.tls.clone().filter(|_| broker.is_secure());
+            match Link::connect(broker, tls, self.workers).await {
+                Ok(link) => return Ok(link),
+                Err(err) => {
+                    first.get_or_insert(err);
+                }
+            }
+        }
+        // There is at least one broker.
+        Err(first.unwrap_or_else(|| LinkError::Slow(String::new())))
+    }
+
+    /// Publishes the messages of a lane in order, and waits until all are confirmed.
+    async fn publish(
+        &self,
+        link: &Link,
+        worker: usize,
+        lane: &[usize],
+        call: &Call<'_>,
+    ) -> lapin::Result<()> {
+        let Some(channel) = link.channel(worker) else { return Ok(()) };
+        let mandatory = self.unroutable != Unroutable::Ignore;
+        let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
+        let sends = stream::iter(lane.iter().copied()).map(|at| async move {
+            let record = &call.records[at];
+            let key = match self.key.of(record) {
+                Ok(key) => key,
+                Err(err) => {
+                    call.settle(at, Settled::TooLong(err));
+                    return Ok(None);
+                }
+            };
+            let body = record.encoded(self.format);
+            let properties = message::properties(record, self.format);
+            let exchange = self.exchange.clone();
+            let sent = channel.basic_publish(exchange, key, options, &body, properties).await?;
+            call.steps.fetch_add(1, Ordering::Relaxed);
+            Ok(Some((at, sent)))
+        });
+        let mut sends = sends.buffered(PUBLISH_AHEAD);
+        let mut confirms = Vec::with_capacity(lane.len());
+        let mut failed = None;
+        while let Some(sent) = sends.next().await {
+            match sent {
+                Ok(sent) => confirms.extend(sent),
+                Err(err) => {
+                    failed = Some(err);
+                    break;
+                }
+            }
+        }
+        for (at, confirm) in confirms {
+            match confirm.await {
+                Ok(confirmation) => call.confirmed(at, confirmation),
+                Err(err) => {
+                    failed = Some(match failed {
+                        Some(other) => telling(other, err),
+                        None => err,
+                    });
+                }
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// What became of a call, after which the connection is lost or not.
+    fn outcome(&self, call: Call<'_>, lost: Option<LinkError>) -> Result<(), DeliverError> {
+        let returned = call.returned.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let too_large = lost.as_ref().and_then(LinkError::too_large);
+        let mut failures = Vec::new();
+        let mut unroutable = 0;
+        let settled = call.settled.into_iter().map(OnceLock::into_inner);
+        for (position, (record, settled)) in call.records.iter().zip(settled).enumerate() {
+            let (kind, source): (_, BoxError) = match settled {
+                Some(Settled::Confirmed) => match self.no_route(record, &returned) {
+                    None => continue,
+                    Some(why) if self.unroutable == Unroutable::Reject => {
+                        (FailureKind::Rejected, why.into())
+                    }
+                    Some(why) => {
+                        unroutable += 1;
+                        (FailureKind::Transient, why.into())
+                    }
+                },
+                Some(Settled::Refused) => (FailureKind::Transient, Nacked.into()),
+                Some(Settled::TooLong(err)) => (FailureKind::Rejected, err.into()),
+                None => {
+                    let kind = match too_large {
+                        Some(Some(size)) if record.encoded(self.format).len() == size => {
+                            FailureKind::Rejected
+                        }
+                        Some(None) => FailureKind::Suspect,
+                        Some(Some(_)) | None => FailureKind::Transient,
+                    };
+                    let source: BoxError = match &lost {
+                        Some(err) => self.failed(err.clone()).into(),
+                        None => Nacked.into(),
+                    };
+                    (kind, source)
+                }
+            };
+            failures.push(Failure { position, kind, source });
+        }
+        let all = failures.len() == call.records.len();
+        let transient = all && failures.iter().all(|it| it.kind == FailureKind::Transient);
+        match (lost, failures.pop()) {
+            (_, None) => Ok(()),
+            (Some(err), Some(_)) if transient => Err(self.unavailable(err)),
+            (_, Some(last)) if all && unroutable == call.records.len() => {
+                Err(DeliverError::Unavailable { source: last.source, again: Again::Seldom })
+            }
+            (_, Some(last)) => {
+                failures.push(last);
+                Err(DeliverError::Failed(failures))
+            }
+        }
+    }
+
+    fn no_route(&self, record: &Record, returned: &HashMap<String, String>) -> Option<NoRoute> {
+        if returned.is_empty() {
+            return None;
+        }
+        let why = returned.get(&message::message_id(record))?;
+        let key = self.key.of(record).map_or_else(|_| String::new(), |key| key.to_string());
+        Some(NoRoute { exchange: self.exchange.to_string(), key, why: why.clone() })
+    }
+
+    fn failed(&self, source: LinkError) -> PublishError {
+        PublishError { exchange: self.exchange.to_string(), source }
+    }
+
+    fn unavailable(&self, err: LinkError) -> DeliverError {
+        let again = err.again();
+        DeliverError::Unavailable { source: self.failed(err).into(), again }
+    }
+}
+
+impl<'a> Call<'a> {
+    fn new(records: &'a [Record]) -> Self {
+        let settled = records.iter().map(|_| OnceLock::new()).collect();
+        Self { records, settled, returned: Quick::default(), steps: AtomicUsize::new(0) }
+    }
+
+    fn settle(&self, at: usize, settled: Settled) {
+        // Each message is settled once.
+        let _ = self.settled[at].set(settled);
+        self.steps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn confirmed(&self, at: usize, confirmation: Confirmation) {
+        let settled = match confirmation {
+            Confirmation::Ack(_) => Settled::Confirmed,
+            Confirmation::Nack(_) => Settled::Refused,
+            // Every channel asks for confirms.
+            Confirmation::NotRequested => return,
+        };
+        if let Some(message) = confirmation.take_message() {
+            let why = message.reply_text.to_string();
+            if let Some(id) = message.delivery.properties.message_id() {
+                let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
+                returned.insert(id.to_string(), why);
+            }
+        }
+        self.settle(at, settled);
+    }
+}
+
+/// Of two errors the one that tells more: what the broker said, and not what follows from it.
+fn telling(one: lapin::Error, other: lapin::Error) -> lapin::Error {
+    match (one.kind(), other.kind()) {
+        (ErrorKind::ProtocolError(_), _) => one,
+        (_, ErrorKind::ProtocolError(_)) => other,
+        (ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidConnectionState(_), _) => other,
+        _ => one,
+    }
+}

@@ -1,0 +1,201 @@
+//! Posts to an address: a request for each record, or batches of them.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use reqwest::{Method, Request, Url, header::HeaderMap};
+use tokio::time::Instant;
+
+use super::{Again, Connect, DeliverError, Failure, FailureKind, Sink};
+use crate::{
+    api::{
+        connect::{self, Endpoint},
+        credentials::Secrets,
+    },
+    env::{Env, Noted},
+    error::BoxError,
+    record::{Format, Limits, Record, lanes},
+};
+
+mod answer;
+mod body;
+
+use answer::{Answer, HttpError};
+use body::{Batch, Encoding};
+
+/// Records of one call for each worker, where each has a request of its own: few, so that a call
+/// can end within the grace period.
+const RECORDS_PER_WORKER: usize = 4;
+/// More requests at once than this are a mistake.
+const MAX_WORKERS: usize = 256;
+const MAX_BATCH_RECORDS: usize = 10_000;
+const MAX_BATCH_BYTES: usize = 8 << 20;
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A receiver of HTTP requests.
+///
+/// Delivered means that it has answered with a status of 2xx.
+pub(super) struct Http {
+    endpoint: Endpoint,
+    url: Url,
+    headers: Secrets<HeaderMap>,
+    encoding: Encoding,
+    workers: usize,
+    batch_records: usize,
+    batch_bytes: usize,
+    timeout: Duration,
+    /// The receiver asked not to be asked again before this.
+    not_before: Mutex<Option<Instant>>,
+}
+
+impl Connect for Http {
+    fn from_env(env: &Env, format: Format) -> Result<Self, Noted> {
+        let endpoint = connect::receiver(env);
+        let headers = Secrets::read_headers(env, "SINK_HTTP_HEADERS", "SINK_HTTP_HEADERS_FILE");
+        let encoding = Encoding::from_env(env, format);
+        let workers = env.within("SINK_WORKER_COUNT", 1, MAX_WORKERS);
+        let batch_records = env.within("SINK_HTTP_BATCH_RECORDS", 500, MAX_BATCH_RECORDS);
+        let batch_bytes = env.within("SINK_HTTP_BATCH_BYTES", 1 << 20, MAX_BATCH_BYTES);
+        let timeout = env.duration("SINK_HTTP_TIMEOUT", TIMEOUT);
+        let endpoint = endpoint?;
+        let url = Url::parse(&endpoint.target);
+        let url = url.map_err(|err| env.note("SINK_HTTP_ADDRESS", err.to_string()));
+        Ok(Self {
+            url: url?,
+            endpoint,
+            headers: headers?,
+            encoding: encoding?,
+            workers: workers?,
+            batch_records: batch_records?,
+            batch_bytes: batch_bytes?,
+            timeout: timeout?,
+            not_before: Mutex::new(None),
+        })
+    }
+}
+
+#[async_trait]
+impl Sink for Http {
+    async fn deliver(&self, records: &[Record]) -> Result<(), DeliverError> {
+        self.may_ask()?;
+        let lanes = lanes(records, self.workers);
+        let sent = join_all(lanes.iter().map(|lane| self.send(records, lane))).await;
+        let mut failures = Vec::new();
+        let mut unavailable = None;
+        for (lane, again) in sent {
+            failures.extend(lane);
+            unavailable = unavailable.or(again);
+        }
+        if let Some(Again::After(wait)) = unavailable {
+            *self.not_before.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(Instant::now() + wait);
+        }
+        let transient = failures.iter().all(|it| it.kind == FailureKind::Transient);
+        match (failures.first(), unavailable) {
+            (None, _) => Ok(()),
+            (Some(_), Some(again)) if transient && failures.len() == records.len() => {
+                let first = failures.swap_remove(0);
+                Err(DeliverError::Unavailable { source: first.source, again })
+            }
+            (Some(_), _) => Err(DeliverError::Failed(failures)),
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        let (records, bytes) = match self.encoding.batch {
+            Batch::Off => (RECORDS_PER_WORKER, Limits::default().bytes),
+            _ => (self.batch_records, self.batch_bytes),
+        };
+        let (records, bytes) = (records * self.workers, bytes.saturating_mul(self.workers));
+        Limits { records, bytes: bytes.min(MAX_BATCH_BYTES), ..Limits::default() }
+    }
+
+    /// Only asks whether anybody is there: what a receiver takes is known once it has taken it.
+    async fn check(&self) -> Result<(), DeliverError> {
+        let request = Request::new(Method::HEAD, self.url.clone());
+        match self.ask(request).await {
+            Answer::Unavailable(
+                err @ (HttpError::NoAnswer { .. } | HttpError::Denied { .. }),
+                _,
+            ) => Err(DeliverError::unavailable(err)),
+            Answer::Taken | Answer::Refused(_) | Answer::Unavailable(..) => Ok(()),
+        }
+    }
+}
+
+impl Http {
+    /// Whether the receiver may be asked yet.
+    fn may_ask(&self) -> Result<(), DeliverError> {
+        let mut not_before = self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = not_before.take().map(|it| it.saturating_duration_since(Instant::now()));
+        match left.filter(|it| !it.is_zero()) {
+            None => Ok(()),
+            Some(left) => {
+                *not_before = Some(Instant::now() + left);
+                let source = HttpError::Later { address: self.endpoint.shown.clone() };
+                Err(DeliverError::Unavailable { source: source.into(), again: Again::After(left) })
+            }
+        }
+    }
+
+    /// Sends the records of a lane in order, and stops where the receiver is not available.
+    async fn send(&self, records: &[Record], lane: &[usize]) -> (Vec<Failure>, Option<Again>) {
+        let mut failures = Vec::new();
+        let mut rest = lane;
+        while !rest.is_empty() {
+            let (group, behind) = rest.split_at(self.group(records, rest));
+            let answer = self.post(group.iter().filter_map(|at| records.get(*at))).await;
+            let mut fail = |positions: &[usize], kind, source: &HttpError| {
+                failures.extend(positions.iter().map(|position| {
+                    let source: BoxError = source.clone().into();
+                    Failure { position: *position, kind, source }
+                }));
+            };
+            match answer {
+                Answer::Taken => (),
+                Answer::Refused(err) if group.len() == 1 => {
+                    fail(group, FailureKind::Rejected, &err);
+                }
+                Answer::Refused(err) => fail(group, FailureKind::Suspect, &err),
+                Answer::Unavailable(err, again) => {
+                    fail(rest, FailureKind::Transient, &err);
+                    return (failures, Some(again));
+                }
+            }
+            rest = behind;
+        }
+        (failures, None)
+    }
+
+    /// How many of these go into one request.
+    fn group(&self, records: &[Record], lane: &[usize]) -> usize {
+        if self.encoding.batch == Batch::Off {
+            return 1;
+        }
+        let mut bytes = 0;
+        let fits = |at: &&usize| {
+            bytes += records.get(**at).map_or(0, |it| it.body.len());
+            bytes <= self.batch_bytes
+        };
+        lane.iter().take(self.batch_records).take_while(fits).count().max(1)
+    }
+
+    async fn post<'a>(&self, records: impl Iterator<Item = &'a Record> + Clone) -> Answer {
+        let mut request = Request::new(Method::POST, self.url.clone());
+        self.encoding.write(records, &mut request);
+        self.ask(request).await
+    }
+
+    async fn ask(&self, mut request: Request) -> Answer {
+        if let Some(headers) = self.headers.current() {
+            request.headers_mut().extend(headers);
+        }
+        self.endpoint.credentials.apply(request.headers_mut());
+        *request.timeout_mut() = Some(self.timeout);
+        answer::read(self.endpoint.client.execute(request).await, &self.endpoint.shown).await
+    }
+}

@@ -1,0 +1,380 @@
+//! Puts records into a stream of Amazon Kinesis.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use aws_config::{BehaviorVersion, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_sdk_kinesis::{
+    Client,
+    error::{ProvideErrorMetadata, SdkError},
+    operation::put_records::{PutRecordsError, PutRecordsOutput},
+    primitives::Blob,
+    types::{PutRecordsRequestEntry, PutRecordsResultEntry},
+};
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use futures::future::join_all;
+use tokio::sync::OnceCell;
+
+use super::{Again, Connect, DeliverError, Failure, FailureKind, Sink};
+use crate::{
+    env::{Env, Noted},
+    error::BoxError,
+    record::{Format, Limits, Record, shortened},
+};
+
+mod answer;
+
+use answer::{EntryError, Meaning, Miscounted, PutError, meaning};
+
+/// What PutRecords takes, in records and in characters of a partition key.
+const MAX_RECORDS: usize = 500;
+const MAX_KEY: usize = 256;
+/// What every stream takes: a record with its partition key, and a request. The service takes more
+/// where a stream is set up for it.
+const RECORD_BYTES: usize = 1 << 20;
+const REQUEST_BYTES: usize = 5 << 20;
+/// The most that either can be set to.
+const MOST_BYTES: usize = 10 << 20;
+/// Requests under way at once, which hides that each takes its time.
+const WORKERS: usize = 4;
+const MAX_WORKERS: usize = 64;
+/// What an envelope adds to a payload, by a safe margin.
+const ENVELOPE_BYTES: usize = 2 << 10;
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
+/// A stream.
+///
+/// Delivered means that the service has answered with a sequence number: it has stored the record
+/// in three places.
+pub(super) struct Kinesis {
+    stream: String,
+    partition_key: Option<String>,
+    record_bytes: usize,
+    request_bytes: usize,
+    workers: usize,
+    format: Format,
+    client: OnceCell<Client>,
+}
+
+/// A record that no stream takes.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the record has {size} bytes with its key, and SINK_KINESIS_MAX_RECORD_BYTES allows {most}; \
+     raise it if the stream takes more"
+)]
+struct TooLarge {
+    size: usize,
+    most: usize,
+}
+
+/// What became of one request.
+enum Put {
+    /// These failed.
+    Some(Vec<Failure>),
+    /// Nothing is known to be stored.
+    Nothing(Vec<Failure>, Again),
+}
+
+impl Connect for Kinesis {
+    fn from_env(env: &Env, format: Format) -> Result<Self, Noted> {
+        let stream = stream(env);
+        let partition_key = env.optional::<String>("SINK_KINESIS_PARTITION_KEY");
+        let partition_key = partition_key.and_then(|key| match key {
+            Some(key) if key.chars().count() > MAX_KEY => {
+                let what = format!("is longer than {MAX_KEY} characters");
+                Err(env.note("SINK_KINESIS_PARTITION_KEY", what))
+            }
+            key => Ok(key),
+        });
+        let record_bytes = env.within("SINK_KINESIS_MAX_RECORD_BYTES", RECORD_BYTES, MOST_BYTES);
+        let request_bytes = env.within("SINK_KINESIS_MAX_REQUEST_BYTES", REQUEST_BYTES, MOST_BYTES);
+        let workers = env.within("SINK_KINESIS_WORKERS", WORKERS, MAX_WORKERS);
+        Ok(Self {
+            stream: stream?,
+            partition_key: partition_key?,
+            record_bytes: record_bytes?,
+            request_bytes: request_bytes?,
+            workers: workers?,
+            format,
+            client: OnceCell::new(),
+        })
+    }
+}
+
+/// A name or an ARN.
+fn stream(env: &Env) -> Result<String, Noted> {
+    let name = "SINK_KINESIS_STREAM_NAME";
+    let stream: String = env.required(name, "the name or the ARN of a stream")?;
+    let part = stream.rsplit('/').next().unwrap_or_default();
+    let known = |it: char| it.is_ascii_alphanumeric() || matches!(it, '_' | '.' | '-');
+    if (stream == part || stream.starts_with("arn:"))
+        && (1..=128).contains(&part.len())
+        && part.chars().all(known)
+    {
+        return Ok(stream);
+    }
+    let what = "is neither the name of a stream, of at most 128 letters, digits, `_`, `.` or `-`, \
+                nor an ARN";
+    Err(env.note(name, format!("`{stream}` {what}")))
+}
+
+#[async_trait]
+impl Sink for Kinesis {
+    async fn deliver(&self, records: &[Record]) -> Result<(), DeliverError> {
+        let (entries, mut failures) = self.entries(records);
+        let requests = self.requests(entries);
+        let count = requests.len();
+        let mut unavailable = Vec::new();
+        for put in join_all(requests.into_iter().map(|it| self.put(it))).await {
+            match put {
+                Put::Some(failed) => failures.extend(failed),
+                Put::Nothing(failed, again) => {
+                    failures.extend(failed);
+                    unavailable.push(again);
+                }
+            }
+        }
+        match failures.first() {
+            None => Ok(()),
+            Some(_) if failures.len() == records.len() && unavailable.len() == count => {
+                let first = failures.swap_remove(0);
+                let again = unavailable.first().copied().unwrap_or(Again::Soon);
+                Err(DeliverError::Unavailable { source: first.source, again })
+            }
+            Some(_) => Err(DeliverError::Failed(failures)),
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        let envelope = match self.format {
+            Format::Payload => 0,
+            Format::CloudEvents => ENVELOPE_BYTES,
+        };
+        Limits {
+            records: MAX_RECORDS * self.workers,
+            bytes: self.request_bytes * self.workers,
+            beside: MAX_KEY + envelope,
+            // Those of one shard can fail while those of another do not.
+            one_per_key: true,
+        }
+    }
+
+    async fn check(&self) -> Result<(), DeliverError> {
+        let request = self.client().await.describe_stream_summary();
+        let request = match self.arn() {
+            Some(arn) => request.stream_arn(arn),
+            None => request.stream_name(&self.stream),
+        };
+        match request.send().await {
+            Ok(_) => Ok(()),
+            // Who may put records need not have this right.
+            Err(err) if err.code() == Some("AccessDeniedException") => Ok(()),
+            Err(err) => Err(DeliverError::unavailable(err)),
+        }
+    }
+}
+
+impl Kinesis {
+    async fn client(&self) -> &Client {
+        self.client
+            .get_or_init(|| async {
+                let http = aws_smithy_http_client::Builder::new()
+                    .tls_provider(Provider::Rustls(CryptoMode::Ring))
+                    .build_https();
+                let limits = TimeoutConfig::builder()
+                    .connect_timeout(CONNECT_LIMIT)
+                    .operation_timeout(REQUEST_LIMIT)
+                    .build();
+                let config = aws_config::defaults(BehaviorVersion::latest())
+                    .http_client(http)
+                    // The delivery tries again, and only what failed.
+                    .retry_config(RetryConfig::disabled())
+                    .timeout_config(limits)
+                    .load()
+                    .await;
+                Client::new(&config)
+            })
+            .await
+    }
+
+    fn arn(&self) -> Option<&str> {
+        self.stream.starts_with("arn:").then_some(self.stream.as_str())
+    }
+
+    /// What to put, with the positions of the records; and those that are too large.
+    fn entries(&self, records: &[Record]) -> (Vec<(usize, Entry)>, Vec<Failure>) {
+        let mut entries = Vec::with_capacity(records.len());
+        let mut failures = Vec::new();
+        for (position, record) in records.iter().enumerate() {
+            let entry = self.entry(record);
+            if entry.size() > self.record_bytes {
+                let source = TooLarge { size: entry.size(), most: self.record_bytes }.into();
+                failures.push(Failure { position, kind: FailureKind::Rejected, source });
+            } else {
+                entries.push((position, entry));
+            }
+        }
+        (entries, failures)
+    }
+
+    fn entry(&self, record: &Record) -> Entry {
+        let key = match &self.partition_key {
+            Some(key) => key.clone(),
+            None => shortened(&record.key, MAX_KEY).into_owned(),
+        };
+        Entry { key, data: record.encoded(self.format) }
+    }
+
+    /// Cuts into requests that the service takes.
+    fn requests(&self, entries: Vec<(usize, Entry)>) -> Vec<Vec<(usize, Entry)>> {
+        let mut requests: Vec<Vec<_>> = Vec::new();
+        let mut bytes = 0;
+        for (position, entry) in entries {
+            let size = entry.size();
+            match requests.last_mut() {
+                Some(last) if last.len() < MAX_RECORDS && bytes + size <= self.request_bytes => {
+                    bytes += size;
+                    last.push((position, entry));
+                }
+                _ => {
+                    bytes = size;
+                    requests.push(vec![(position, entry)]);
+                }
+            }
+        }
+        requests
+    }
+
+    async fn put(&self, entries: Vec<(usize, Entry)>) -> Put {
+        let (positions, entries): (Vec<usize>, Vec<Entry>) = entries.into_iter().unzip();
+        let request = self.client().await.put_records();
+        let request = match self.arn() {
+            Some(arn) => request.stream_arn(arn),
+            None => request.stream_name(&self.stream),
+        };
+        let entries = entries.into_iter().filter_map(Entry::request).collect();
+        match request.set_records(Some(entries)).send().await {
+            Ok(answer) => Put::Some(self.failed_entries(&positions, &answer)),
+            Err(err) => self.failed(&positions, err),
+        }
+    }
+
+    /// The records that failed although the request did not.
+    fn failed_entries(&self, positions: &[usize], answer: &PutRecordsOutput) -> Vec<Failure> {
+        let results = answer.records();
+        let failed = |position: &usize, source: BoxError| Failure {
+            position: *position,
+            kind: FailureKind::Transient,
+            source,
+        };
+        if results.len() != positions.len() {
+            let (sent, answered) = (positions.len(), results.len());
+            let miscounted = |it| failed(it, Miscounted { sent, answered }.into());
+            return positions.iter().map(miscounted).collect();
+        }
+        let stored =
+            |it: &PutRecordsResultEntry| it.sequence_number().is_some_and(|it| !it.is_empty());
+        let pairs = positions.iter().zip(results);
+        pairs
+            .filter(|(_, it)| it.error_code().is_some() || !stored(it))
+            .map(|(position, it)| {
+                let code = it.error_code().unwrap_or("no sequence number").to_owned();
+                failed(position, EntryError { stream: self.stream.clone(), code }.into())
+            })
+            .collect()
+    }
+
+    /// The request failed as a whole.
+    fn failed(&self, positions: &[usize], err: SdkError<PutRecordsError>) -> Put {
+        let (meaning, hint) = meaning(&err);
+        let source = PutError { stream: self.stream.clone(), hint, source: Arc::new(err) };
+        let all = |kind| {
+            let failure = |position: &usize| Failure {
+                position: *position,
+                kind,
+                source: source.clone().into(),
+            };
+            positions.iter().map(failure).collect()
+        };
+        match meaning {
+            Meaning::Refused if positions.len() == 1 => Put::Some(all(FailureKind::Rejected)),
+            Meaning::Refused => Put::Some(all(FailureKind::Suspect)),
+            Meaning::Unavailable(again) => Put::Nothing(all(FailureKind::Transient), again),
+        }
+    }
+}
+
+/// What one record becomes.
+struct Entry {
+    key: String,
+    data: bytes::Bytes,
+}
+
+impl Entry {
+    fn size(&self) -> usize {
+        self.key.len() + self.data.len()
+    }
+
+    /// `None` where a part is missing, which does not happen.
+    fn request(self) -> Option<PutRecordsRequestEntry> {
+        let entry = PutRecordsRequestEntry::builder();
+        entry.partition_key(self.key).data(Blob::new(self.data)).build().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::record;
+
+    fn kinesis(vars: &[(&str, &str)]) -> Result<Kinesis, String> {
+        let name = [("SINK_KINESIS_STREAM_NAME", "events")];
+        let vars = name.iter().chain(vars).map(|(k, v)| ((*k).into(), (*v).into()));
+        let env: Env = vars.collect();
+        let kinesis = Kinesis::from_env(&env, Format::Payload);
+        env.check(kinesis).map_err(|problems| problems[0].to_string())
+    }
+
+    fn shape(kinesis: &Kinesis, sizes: &[usize]) -> (Vec<Vec<usize>>, Vec<usize>) {
+        let records: Vec<Record> = sizes.iter().map(|it| record("k", *it)).collect();
+        let (entries, failures) = kinesis.entries(&records);
+        let requests = kinesis.requests(entries);
+        let positions = |it: &Vec<(usize, Entry)>| it.iter().map(|(at, _)| *at).collect();
+        (requests.iter().map(positions).collect(), failures.iter().map(|it| it.position).collect())
+    }
+
+    #[test]
+    fn requests_hold_no_more_than_the_service_takes() {
+        let kinesis = kinesis(&[]).unwrap();
+        let (requests, failures) = shape(&kinesis, &[10; 501]);
+        assert_eq!((requests[0].len(), requests[1].len(), failures.len()), (500, 1, 0));
+        let most = RECORD_BYTES - 1;
+        let (requests, failures) = shape(&kinesis, &[most; 6]);
+        assert_eq!(requests, [vec![0, 1, 2, 3, 4], vec![5]]);
+        assert!(failures.is_empty());
+        let (requests, failures) = shape(&kinesis, &[1, most + 1, 1]);
+        assert_eq!((requests, failures), (vec![vec![0, 2]], vec![1]));
+    }
+
+    #[test]
+    fn the_partition_key_is_the_configured_one_or_that_of_the_record() {
+        let own = kinesis(&[]).unwrap();
+        assert_eq!(own.entry(&record("a", 1)).key, "a");
+        assert_eq!(own.entry(&record(&"k".repeat(300), 1)).key.len(), MAX_KEY);
+        let constant = kinesis(&[("SINK_KINESIS_PARTITION_KEY", "nomad")]).unwrap();
+        assert_eq!(constant.entry(&record("a", 1)).key, "nomad");
+    }
+
+    #[test]
+    fn a_stream_is_a_name_or_an_arn() {
+        for name in ["nomad_events.v1-a", "arn:aws:kinesis:eu-west-1:123456789012:stream/nomad"] {
+            assert!(kinesis(&[("SINK_KINESIS_STREAM_NAME", name)]).is_ok(), "{name}");
+        }
+        for name in ["nomad events", "a/b", "arn:aws:kinesis:eu-west-1:1:stream/"] {
+            let problem = kinesis(&[("SINK_KINESIS_STREAM_NAME", name)]).err().unwrap();
+            assert!(problem.contains("neither the name"), "{problem}");
+        }
+    }
+}
