@@ -21,6 +21,7 @@ use crate::{
 mod dead_letter;
 mod outbox;
 mod queue;
+mod steps;
 
 use dead_letter::DeadLetter;
 pub use outbox::Outbox;

@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     backoff::Backoff,
-    cursor::{Cursor, Move, Since},
+    cursor::{Cursor, Since},
     deliver::{Delivered, Delivery, Fatal, Outbox},
     error::Chain,
     leader::{LeaderError, Term},
@@ -67,11 +67,10 @@ async fn publish(
     mut checkpoint: Checkpoint<'_>,
     stop: &Shutdown,
 ) -> Result<Ended, Fatal> {
-    let mut window = Window::new(delivery);
+    let mut outbox = Outbox::new(delivery);
     let ended = loop {
-        window.advance(&mut checkpoint);
         let due = checkpoint.due();
-        let next = window.outbox.next_at();
+        let next = outbox.next_at();
         tokio::select! {
             biased;
             () = stop.requested() => break Ended::Stopped,
@@ -81,12 +80,15 @@ async fn publish(
                     Err(LeaderError::Over) => return Ok(Ended::Over),
                 }
             }
-            batch = rx.recv(), if window.has_room() => match batch {
-                Some(batch) => window.waiting = Some(batch),
+            batch = rx.recv(), if outbox.has_room() => match batch {
+                Some(Batch { records, silent, then }) => {
+                    outbox.add(silent, records, then, &mut checkpoint.cursor);
+                    checkpoint.note(0);
+                }
                 None => break Ended::Over,
             },
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
-                match send(&mut window.outbox, &mut checkpoint, stop).await {
+                match send(&mut outbox, &mut checkpoint, stop).await {
                     Ok(None) => (),
                     Ok(Some(Ended::Over)) => return Ok(Ended::Over),
                     Ok(Some(Ended::Stopped)) => break Ended::Stopped,
@@ -115,62 +117,13 @@ async fn send(
         return Ok(Some(ended));
     }
     let cursor = &mut checkpoint.cursor;
-    let moves = cursor.moves();
     let delivered = outbox.send(call, cursor, checkpoint.term, stop).await;
-    if cursor.moves() != moves
-        && let Some(below) = outbox.below()
-    {
-        cursor.reach(below);
-    }
     checkpoint.note(count);
     Ok(match delivered? {
         Delivered::Settled => None,
         Delivered::Stopped => Some(Ended::Stopped),
         Delivered::Over => Some(Ended::Over),
     })
-}
-
-/// The batches that are being published: as many as make the next call full.
-struct Window<'a> {
-    outbox: Outbox<'a>,
-    /// Where the floor goes once the outbox is empty.
-    then: Option<Move>,
-    /// A batch that has come, and is not in the outbox yet.
-    waiting: Option<Batch>,
-}
-
-impl<'a> Window<'a> {
-    fn new(delivery: &'a Delivery) -> Self {
-        Self { outbox: Outbox::new(delivery), then: None, waiting: None }
-    }
-
-    fn has_room(&self) -> bool {
-        self.waiting.is_none() && self.then.is_none() && self.outbox.wants_more()
-    }
-
-    /// Moves the position once all records of a batch are durable, and takes the batch that waits
-    /// in, if it can come after those in the outbox.
-    fn advance(&mut self, checkpoint: &mut Checkpoint<'_>) {
-        if self.outbox.is_empty()
-            && let Some(then) = self.then.take()
-        {
-            checkpoint.cursor.go(&then);
-        }
-        // What moves silently does so after all that came before it, and before its records.
-        let joins =
-            |it: &mut Batch| self.outbox.is_empty() || self.then.is_none() && it.silent.is_empty();
-        if let Some(Batch { records, silent, then }) = self.waiting.take_if(joins) {
-            for mark in &silent {
-                checkpoint.cursor.apply(*mark);
-            }
-            self.outbox.add(records);
-            match then {
-                Some(then) if self.outbox.is_empty() => checkpoint.cursor.go(&then),
-                then => self.then = then,
-            }
-        }
-        checkpoint.note(0);
-    }
 }
 
 /// What is durable, and how much of it is saved.

@@ -6,6 +6,9 @@ mod connecting;
 mod contract;
 mod environment;
 mod failover;
+#[allow(dead_code, reason = "the other test binary needs the rest")]
+#[path = "support/process.rs"]
+mod firehose;
 mod migration;
 mod openapi;
 mod process;
@@ -13,6 +16,7 @@ mod properties;
 mod publishing;
 mod reading;
 mod regression;
+mod sinks;
 mod support;
 mod tidy;
 mod watching;

@@ -3,9 +3,6 @@
 mod checkpoints;
 mod command_line;
 mod configuration;
-#[allow(dead_code, reason = "the other test binary needs the rest")]
-#[path = "support/process.rs"]
-mod firehose;
 mod output;
 mod secrets;
 mod signals;
@@ -18,7 +15,7 @@ use nomad_firehose::{
 };
 
 use self::firehose::{Program, Served, change};
-use crate::support::Version;
+use crate::{firehose, support::Version};
 
 /// A Nomad with so many nodes and allocations, and a Consul, both behind ports.
 struct World {

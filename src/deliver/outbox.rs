@@ -6,11 +6,11 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Call, Delivered, Delivery, Fatal, GREATEST_WAIT, LEAST_WAIT, LONGEST_ASKED_WAIT, SELDOM,
-    queue::Queue, unavailable,
+    queue::Queue, steps::Steps, unavailable,
 };
 use crate::{
     backoff::Trouble,
-    cursor::{Cursor, Index},
+    cursor::{Cursor, Mark, Move},
     error::Chain,
     leader::Term,
     record::Record,
@@ -22,6 +22,7 @@ use crate::{
 pub struct Outbox<'a> {
     delivery: &'a Delivery,
     queue: Queue,
+    steps: Steps,
     trouble: Trouble,
     /// No call is made before this.
     paused: Option<Instant>,
@@ -38,30 +39,29 @@ impl<'a> Outbox<'a> {
     pub fn new(delivery: &'a Delivery) -> Self {
         let queue = Queue::new(delivery.sink.limits());
         let trouble = Trouble::new(LEAST_WAIT, GREATEST_WAIT);
-        Self { delivery, queue, trouble, paused: None }
+        Self { delivery, queue, steps: Steps::default(), trouble, paused: None }
     }
 
-    /// Adds records, which come after all others.
-    pub fn add(&mut self, records: Vec<Record>) {
+    /// Adds what comes after all that was added before: positions that move silently, records, and
+    /// where the floor goes then. What can be noted at once is noted in `cursor`.
+    pub fn add(
+        &mut self,
+        silent: Vec<Mark>,
+        records: Vec<Record>,
+        then: Option<Move>,
+        cursor: &mut Cursor,
+    ) {
+        self.steps.add(self.queue.next(), silent, None);
         self.queue.add(records);
+        self.steps.add(self.queue.next(), Vec::new(), then);
+        self.steps.advance(self.queue.first(), cursor);
     }
 
-    /// Whether nothing is left to publish.
+    /// Whether more can be added: it would make the next call fuller, and may be sent before what
+    /// waits is settled.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
-    /// Whether more records would make the next call fuller.
-    #[must_use]
-    pub fn wants_more(&self) -> bool {
-        self.queue.wants_more()
-    }
-
-    /// The index that is durable once all calls so far are; `None` where nothing is left.
-    #[must_use]
-    pub fn below(&self) -> Option<Index> {
-        self.queue.below()
+    pub fn has_room(&self) -> bool {
+        self.queue.wants_more() && !self.steps.is_barred()
     }
 
     /// When the next call can be made, if there is anything to send.
@@ -139,6 +139,7 @@ impl<'a> Outbox<'a> {
             }
         }
         let alone = failed.len() == 1;
+        let moves = cursor.moves();
         let mut delivered = false;
         let mut suspects = 0;
         // What follows an unsettled record of the same key is sent again with it, lest the
@@ -172,12 +173,21 @@ impl<'a> Outbox<'a> {
                 }
             };
             if settled {
-                cursor.apply(record.mark);
+                self.steps.settled(place, record.mark, cursor);
                 self.queue.release(&record.key);
             } else {
                 unsettled.insert(record.key.clone());
                 self.queue.put(place, record);
             }
+        }
+        if cursor.moves() != moves
+            && let Some(below) = self.queue.below()
+        {
+            cursor.reach(below);
+        }
+        self.steps.advance(self.queue.first(), cursor);
+        if delivered {
+            self.trouble.backoff.reset();
         }
         if suspects > 0 {
             self.queue.narrow(suspects);
@@ -189,7 +199,13 @@ impl<'a> Outbox<'a> {
             if let Some(reason) = reason {
                 transient(&mut self.trouble, &*reason);
             }
-            self.queue.hold(&waiting, Instant::now());
+            let mut now = Instant::now();
+            if !delivered {
+                // Perhaps the receiver takes nothing at all: others are tried next, and not at once.
+                now += self.trouble.backoff.next_wait();
+                self.paused = Some(now);
+            }
+            self.queue.hold(&waiting, now);
         } else if unsettled.is_empty() && !self.queue.is_holding() {
             over(&mut self.trouble);
         }

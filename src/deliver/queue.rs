@@ -98,13 +98,29 @@ impl Queue {
 
     /// Whether more records would make the next call fuller.
     pub(super) fn wants_more(&self) -> bool {
-        if self.limits.one_per_key {
-            self.keys.len().saturating_sub(self.held.len()) < self.limits.records
-                && self.bytes < WINDOW_BYTES
-        } else {
-            self.rest.len() < self.limits.records
-                && self.bytes < self.limits.bytes.min(WINDOW_BYTES)
+        if self.bytes >= WINDOW_BYTES {
+            return false;
         }
+        // What waits after a failure is in no call that could be full.
+        let held = |key: &Arc<str>| self.keys.get(key).copied().unwrap_or_default();
+        if self.limits.one_per_key {
+            let held = self.held.keys().filter(|key| held(key) > 0).count();
+            self.keys.len() - held < self.limits.records
+        } else {
+            let held: usize = self.held.keys().map(held).sum();
+            self.rest.len() - held < self.limits.records
+                && (held > 0 || self.bytes < self.limits.bytes)
+        }
+    }
+
+    /// Every record before this place is settled, unless it is in a call that is under way.
+    pub(super) fn first(&self) -> u64 {
+        self.rest.first_key_value().map_or(self.next, |(place, _)| *place)
+    }
+
+    /// The place of the next record that comes.
+    pub(super) fn next(&self) -> u64 {
+        self.next
     }
 
     /// What is durable once all records that have been handed out and not put back are.

@@ -1,6 +1,7 @@
 //! Posts to an address: a request for each record, or batches of them.
 
 use std::{
+    collections::HashSet,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -136,39 +137,53 @@ impl Http {
             None => Ok(()),
             Some(left) => {
                 *not_before = Some(Instant::now() + left);
-                let source = HttpError::Later { address: self.endpoint.shown.clone() };
-                Err(DeliverError::Unavailable { source: source.into(), again: Again::After(left) })
+                let source = self.later().into();
+                Err(DeliverError::Unavailable { source, again: Again::After(left) })
             }
         }
     }
 
-    /// Sends the records of a lane in order, and stops where the receiver is not available.
+    /// Sends the records of a lane in order. A receiver that is there and does not take some of
+    /// them may take the others; one that is not, or wants to be left alone, is.
     async fn send(&self, records: &[Record], lane: &[usize]) -> (Vec<Failure>, Option<Again>) {
         let mut failures = Vec::new();
+        let mut skipped: HashSet<&str> = HashSet::new();
         let mut rest = lane;
         while !rest.is_empty() {
             let (group, behind) = rest.split_at(self.group(records, rest));
-            let answer = self.post(group.iter().filter_map(|at| records.get(*at))).await;
+            rest = behind;
+            let of = |at: &usize| records.get(*at);
             let mut fail = |positions: &[usize], kind, source: &HttpError| {
                 failures.extend(positions.iter().map(|position| {
                     let source: BoxError = source.clone().into();
                     Failure { position: *position, kind, source }
                 }));
             };
-            match answer {
+            if group.iter().filter_map(of).any(|it| skipped.contains(&*it.key)) {
+                fail(group, FailureKind::Transient, &self.later());
+                continue;
+            }
+            match self.post(group.iter().filter_map(of)).await {
                 Answer::Taken => (),
                 Answer::Refused(err) if group.len() == 1 => {
                     fail(group, FailureKind::Rejected, &err);
                 }
                 Answer::Refused(err) => fail(group, FailureKind::Suspect, &err),
                 Answer::Unavailable(err, again) => {
-                    fail(rest, FailureKind::Transient, &err);
-                    return (failures, Some(again));
+                    fail(group, FailureKind::Transient, &err);
+                    if again != Again::Soon || !err.is_an_answer() {
+                        fail(rest, FailureKind::Transient, &err);
+                        return (failures, Some(again));
+                    }
+                    skipped.extend(group.iter().filter_map(of).map(|it| &*it.key));
                 }
             }
-            rest = behind;
         }
         (failures, None)
+    }
+
+    fn later(&self) -> HttpError {
+        HttpError::Later { address: self.endpoint.shown.clone() }
     }
 
     /// How many of these go into one request.

@@ -33,7 +33,11 @@ pub(super) fn from_env(env: &Env) -> Result<Vec<Broker>, Noted> {
     let text: String = env.required(NAME, "an address such as amqp://user:password@host:5672/")?;
     // What is wrong is said without the address, which holds a password.
     let parsed: Result<Vec<Broker>, String> = addresses(&text).iter().map(|it| parse(it)).collect();
-    parsed.map_err(|why| env.note(NAME, why))
+    match parsed {
+        Ok(brokers) if brokers.is_empty() => Err(env.note(NAME, "names no broker")),
+        Ok(brokers) => Ok(brokers),
+        Err(why) => Err(env.note(NAME, why)),
+    }
 }
 
 /// Splits a list of addresses, `amqp://a,amqp://b`, and an address with a list of hosts,

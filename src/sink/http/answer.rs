@@ -41,8 +41,15 @@ pub(super) enum HttpError {
     Moved { address: String, status: StatusCode },
     #[error("post to {address}: {status}; check SINK_HTTP_ADDRESS, and the receiver's own log")]
     Unavailable { address: String, status: StatusCode },
-    #[error("post to {address}: the receiver asked to be asked later")]
+    #[error("post to {address}: not now, as the receiver did not take what comes before it")]
     Later { address: String },
+}
+
+impl HttpError {
+    /// Whether the receiver is there.
+    pub(super) fn is_an_answer(&self) -> bool {
+        !matches!(self, Self::NoAnswer { .. })
+    }
 }
 
 /// Reads an answer to its end.

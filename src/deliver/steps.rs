@@ -1,0 +1,173 @@
+//! What the position does between records: it waits until all records before it are settled, while
+//! later ones of other keys may be settled already (pure).
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::cursor::{Cursor, Mark, Move, Task};
+
+/// So many steps wait at most; beyond that, the last two become one, which is taken later.
+const MAX_STEPS: usize = 8;
+
+/// Steps that wait, and what was settled beyond the first of them.
+#[derive(Debug, Default)]
+pub(super) struct Steps {
+    waiting: VecDeque<Step>,
+    /// The last mark of each object that was settled beyond a step. It is noted at once, and once
+    /// more after the step, which could undo it.
+    early: HashMap<Object, (u64, Mark)>,
+}
+
+#[derive(Debug)]
+struct Step {
+    /// Every record before this place comes first.
+    place: u64,
+    silent: Vec<Mark>,
+    to: Option<Move>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Object {
+    Key(u64),
+    Task(Task),
+}
+
+fn object(mark: &Mark) -> Object {
+    match mark {
+        Mark::Object { key, .. } => Object::Key(*key),
+        Mark::Task(task, _) => Object::Task(*task),
+    }
+}
+
+impl Steps {
+    /// These positions move once all records before `place` are settled, and then the floor does.
+    pub(super) fn add(&mut self, place: u64, silent: Vec<Mark>, to: Option<Move>) {
+        if silent.is_empty() && to.is_none() {
+            return;
+        }
+        let full = self.waiting.len() >= MAX_STEPS;
+        match self.waiting.back_mut() {
+            Some(last) if full && !is_lower(&last.to) => {
+                last.place = place;
+                last.silent.extend(silent);
+                let mut latest = HashMap::new();
+                last.silent.drain(..).for_each(|it| {
+                    latest.insert(object(&it), it);
+                });
+                last.silent.extend(latest.into_values());
+                last.to = to.or(last.to.take());
+            }
+            _ => self.waiting.push_back(Step { place, silent, to }),
+        }
+    }
+
+    /// Whether a step waits that nothing may pass: Nomad was set back.
+    pub(super) fn is_barred(&self) -> bool {
+        self.waiting.iter().any(|it| is_lower(&it.to))
+    }
+
+    /// The record at this place is settled.
+    pub(super) fn settled(&mut self, place: u64, mark: Mark, cursor: &mut Cursor) {
+        cursor.apply(mark);
+        if self.waiting.front().is_some_and(|step| step.place <= place) {
+            self.early.insert(object(&mark), (place, mark));
+        }
+    }
+
+    /// Takes the steps that come before `place`, up to which all records are settled.
+    pub(super) fn advance(&mut self, place: u64, cursor: &mut Cursor) {
+        while let Some(step) = self.waiting.pop_front_if(|it| it.place <= place) {
+            step.silent.iter().for_each(|mark| cursor.apply(*mark));
+            if let Some(to) = &step.to {
+                cursor.go(to);
+            }
+            self.early.values().for_each(|(_, mark)| cursor.apply(*mark));
+            match self.waiting.front() {
+                Some(next) => self.early.retain(|_, (place, _)| *place >= next.place),
+                None => self.early.clear(),
+            }
+        }
+    }
+}
+
+fn is_lower(to: &Option<Move>) -> bool {
+    matches!(to, Some(Move::Lower(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cursor::{Index, Kind};
+
+    fn mark(key: u64, index: u64) -> Mark {
+        Mark::Object { key, index: Index(index), hash: index }
+    }
+
+    fn listed(index: u64, keys: &[u64]) -> Option<Move> {
+        Some(Move::ReachListed(Index(index), keys.iter().map(|it| u128::from(*it)).collect()))
+    }
+
+    #[test]
+    fn a_step_waits_for_the_records_before_it_and_undoes_nothing_that_came_after_it() {
+        let (mut steps, mut cursor) = (Steps::default(), Cursor::new(Kind::Objects));
+        // Records 0 and 1 are of the first list, record 2 of the next one, which has a new object.
+        steps.add(2, Vec::new(), listed(5, &[1, 2]));
+        steps.add(3, Vec::new(), listed(7, &[1, 2, 3]));
+        steps.settled(1, mark(2, 5), &mut cursor);
+        steps.settled(2, mark(3, 7), &mut cursor);
+        steps.advance(0, &mut cursor);
+        assert_eq!(cursor.floor(), Index(0));
+        assert_eq!(cursor.object(3), Some((Index(7), 7)));
+        steps.settled(0, mark(1, 4), &mut cursor);
+        steps.advance(2, &mut cursor);
+        assert_eq!(cursor.floor(), Index(5));
+        assert_eq!(cursor.object(3), Some((Index(7), 7)), "the first list did not know it");
+        steps.advance(3, &mut cursor);
+        assert_eq!(cursor.floor(), Index(7));
+    }
+
+    #[test]
+    fn what_moves_silently_does_so_after_what_came_before_it_and_not_over_what_came_after() {
+        let (mut steps, mut cursor) = (Steps::default(), Cursor::new(Kind::Objects));
+        steps.add(1, vec![mark(1, 6), mark(2, 6)], None);
+        steps.settled(1, mark(1, 8), &mut cursor);
+        assert_eq!(cursor.object(2), None, "record 0 may be of this object");
+        steps.settled(0, mark(2, 3), &mut cursor);
+        steps.advance(2, &mut cursor);
+        assert_eq!(cursor.object(1), Some((Index(8), 8)));
+        assert_eq!(cursor.object(2), Some((Index(6), 6)));
+    }
+
+    #[test]
+    fn what_was_settled_before_a_step_is_not_noted_again_after_it() {
+        let (mut steps, mut cursor) = (Steps::default(), Cursor::new(Kind::Objects));
+        steps.add(1, vec![mark(9, 1)], None);
+        steps.add(3, vec![mark(1, 6)], None);
+        steps.settled(2, mark(1, 4), &mut cursor);
+        steps.advance(3, &mut cursor);
+        assert_eq!(cursor.object(1), Some((Index(6), 6)));
+    }
+
+    #[test]
+    fn steps_that_are_too_many_become_one_that_is_taken_later() {
+        let (mut steps, mut cursor) = (Steps::default(), Cursor::new(Kind::Objects));
+        for index in 1..100 {
+            steps.add(index, vec![mark(1, index)], Some(Move::Reach(Index(index))));
+        }
+        assert!(steps.waiting.len() <= MAX_STEPS);
+        steps.advance(98, &mut cursor);
+        assert!(cursor.floor() < Index(98));
+        steps.advance(99, &mut cursor);
+        assert_eq!(cursor.floor(), Index(99));
+        assert_eq!(cursor.object(1), Some((Index(99), 99)));
+        assert!(steps.waiting.is_empty() && steps.early.is_empty());
+    }
+
+    #[test]
+    fn nothing_passes_a_step_back() {
+        let mut steps = Steps::default();
+        steps.add(1, Vec::new(), Some(Move::Lower(Index(3))));
+        assert!(steps.is_barred());
+        steps.advance(1, &mut Cursor::new(Kind::Objects));
+        assert!(!steps.is_barred());
+    }
+}
