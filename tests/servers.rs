@@ -1,5 +1,7 @@
-//! The suite against a real Consul: real processes elected by a real server, which publish what a
-//! stand-in for Nomad holds. `tools/test` runs it, and sets `CONSUL_BIN` to the server's path.
+//! The suite against real servers: real processes, elected by a real Consul, which publish what a
+//! stand-in for Nomad holds to a real RabbitMQ or through an API of Kinesis. `tools/test` runs it,
+//! and sets the paths of the servers: `CONSUL_BIN`, `RABBITMQ_BIN`, `RABBITMQCTL_BIN` and
+//! `KINESIS_BIN`.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,6 +13,8 @@
     reason = "a test binary, which shares helpers with another"
 )]
 
+#[path = "servers/amqp.rs"]
+mod amqp;
 #[path = "servers/checkpoints.rs"]
 mod checkpoints;
 #[path = "servers/consul.rs"]
@@ -25,8 +29,12 @@ mod go_lock;
 mod handover;
 #[path = "servers/outages.rs"]
 mod outages;
+#[path = "servers/rabbitmq.rs"]
+mod rabbitmq;
 #[path = "servers/recorded.rs"]
 mod recorded;
+#[path = "servers/sinks.rs"]
+mod sinks;
 #[path = "servers/streams.rs"]
 mod streams;
 mod support;

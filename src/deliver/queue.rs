@@ -92,10 +92,6 @@ impl Queue {
         self.rest.insert(place, record);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.rest.is_empty()
-    }
-
     /// Whether more records would make the next call fuller.
     pub(super) fn wants_more(&self) -> bool {
         if self.bytes >= WINDOW_BYTES {

@@ -181,6 +181,7 @@ impl Sink for Amqp {
             silent = link.silent(|| call.steps.load(Ordering::Relaxed)) => Some(silent),
         };
         if lost.is_none() {
+            link.is_heard_of();
             *place = Some(link);
         }
         self.outcome(call, lost)

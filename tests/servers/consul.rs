@@ -186,7 +186,8 @@ fn has_grpc_tls() -> bool {
     (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) >= (1, 14)
 }
 
-fn free_port() -> u16 {
+/// A port that nothing listens on.
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Suites that run at the same time begin at different places.
     let start = u16::try_from(std::process::id() % u32::from(PORTS / 64)).unwrap() * 64;

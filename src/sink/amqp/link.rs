@@ -3,7 +3,10 @@
 use std::{
     io,
     net::{Shutdown, TcpStream},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -40,6 +43,8 @@ pub(super) struct Link {
     connection: Connection,
     channels: Vec<Channel>,
     broker: String,
+    /// The broker takes nothing, and that was said.
+    blocked: AtomicBool,
     /// Cuts the connection when it is dropped.
     _socket: Socket,
 }
@@ -161,7 +166,8 @@ impl Link {
             opened.push(channel);
         }
         let broker = broker.shown.clone();
-        Ok(Self { connection, channels: opened, broker, _socket: socket })
+        let blocked = AtomicBool::new(false);
+        Ok(Self { connection, channels: opened, broker, blocked, _socket: socket })
     }
 
     /// The channel of a worker.
@@ -187,26 +193,29 @@ impl Link {
     pub(super) async fn silent(&self, progress: impl Fn() -> usize) -> LinkError {
         let mut seen = progress();
         let mut silence = Duration::ZERO;
-        let mut said = false;
         loop {
             sleep(LOOK_AGAIN).await;
             let blocked = self.connection.status().blocked();
-            if blocked && !said {
+            if blocked && !self.blocked.swap(true, Ordering::Relaxed) {
                 tracing::error!(
                     broker = self.broker,
                     "RabbitMQ takes no messages, since it is short of memory or disk; make room \
                      there. Publishing goes on then"
                 );
-            } else if said && !blocked {
-                tracing::info!(broker = self.broker, "RabbitMQ takes messages again");
             }
-            said = blocked;
             let now = progress();
             silence = if blocked || now != seen { Duration::ZERO } else { silence + LOOK_AGAIN };
             seen = now;
             if silence >= SILENCE_LIMIT {
                 return LinkError::Silent(self.broker.clone());
             }
+        }
+    }
+
+    /// The broker has confirmed something.
+    pub(super) fn is_heard_of(&self) {
+        if self.blocked.swap(false, Ordering::Relaxed) {
+            tracing::info!(broker = self.broker, "RabbitMQ takes messages again");
         }
     }
 

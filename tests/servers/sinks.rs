@@ -1,0 +1,6 @@
+//! What the sinks share with the suite that needs no servers.
+
+#[path = "../sinks/contract.rs"]
+pub mod contract;
+#[path = "../sinks/proxy.rs"]
+pub mod proxy;
