@@ -15,6 +15,10 @@
 
 #[path = "servers/amqp.rs"]
 mod amqp;
+#[path = "servers/amqp_tls.rs"]
+mod amqp_tls;
+#[path = "connecting/servers.rs"]
+mod authority;
 #[path = "servers/checkpoints.rs"]
 mod checkpoints;
 #[path = "servers/consul.rs"]
@@ -27,6 +31,10 @@ mod firehose;
 mod go_lock;
 #[path = "servers/handover.rs"]
 mod handover;
+#[path = "servers/kills.rs"]
+mod kills;
+#[path = "servers/kinesis.rs"]
+mod kinesis;
 #[path = "servers/outages.rs"]
 mod outages;
 #[path = "servers/rabbitmq.rs"]

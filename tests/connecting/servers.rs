@@ -140,6 +140,14 @@ impl Authority {
         self.files.path().join(name).display().to_string()
     }
 
+    /// The certificate and the key of a server called `name`, as files.
+    pub fn server_files(&self, name: &str) -> (String, String) {
+        let (cert, key) = self.issue(name);
+        fs::write(self.files.path().join("server.pem"), cert).unwrap();
+        fs::write(self.files.path().join("server.key"), key).unwrap();
+        (self.file("server.pem"), self.file("server.key"))
+    }
+
     /// A server called `name`, and whether it wants a certificate of its clients.
     pub fn server(&self, name: &str, wants_certificate: bool) -> ServerConfig {
         let mut roots = RootCertStore::empty();

@@ -26,7 +26,7 @@ impl Receiver for Rabbit {
 
     async fn start() -> Self {
         let settings = format!("max_message_size = {LARGE}\n");
-        let mut node = Node::start_with(|_, _| settings.clone()).await;
+        let mut node = Node::start_with(|_| settings.clone()).await;
         node.declare_exchange().await;
         node.bind("web", "allocations.web").await;
         node.bind("full", "allocations.full").await;

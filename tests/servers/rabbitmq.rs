@@ -4,7 +4,6 @@ use std::{
     fs::{self, File},
     io::{Read, Write},
     net::TcpStream,
-    path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -33,6 +32,8 @@ pub struct Node {
     port: u16,
     /// Of the node's own protocol: with it, nodes may all have one name.
     own_port: u16,
+    /// Of what the settings are about.
+    other_port: u16,
     settings: String,
     server: Option<Child>,
     channel: Option<(Connection, Channel)>,
@@ -49,16 +50,17 @@ pub struct Message {
 impl Node {
     /// Starts a node with nothing in it.
     pub async fn start() -> Self {
-        Self::start_with(|_, _| String::new()).await
+        Self::start_with(|_| String::new()).await
     }
 
-    /// The same, with more settings, which may name files in its folder and a port of their own.
-    pub async fn start_with(settings: impl Fn(&Path, u16) -> String) -> Self {
+    /// The same, with more settings, which may need a port of their own.
+    pub async fn start_with(settings: impl Fn(u16) -> String) -> Self {
         for _ in 0..MAX_STARTS {
             let dir = tempfile::tempdir().unwrap();
-            let (port, own_port) = (free_port(), free_port());
-            let settings = settings(dir.path(), free_port());
-            let mut node = Self { dir, port, own_port, settings, server: None, channel: None };
+            let (port, own_port, other_port) = (free_port(), free_port(), free_port());
+            let settings = settings(other_port);
+            let (server, channel) = (None, None);
+            let mut node = Self { dir, port, own_port, other_port, settings, server, channel };
             if node.resume().await {
                 return node;
             }
@@ -148,6 +150,10 @@ impl Node {
         self.port
     }
 
+    pub fn other_port(&self) -> u16 {
+        self.other_port
+    }
+
     /// A channel of the test's own.
     pub async fn channel(&mut self) -> Channel {
         match &self.channel {
@@ -185,14 +191,21 @@ impl Node {
         channel.queue_bind(queue.into(), EXCHANGE.into(), key.into(), options, none).await.unwrap();
     }
 
-    /// Takes the messages out of a queue that are there now.
-    pub async fn take(&mut self, queue: &str) -> Vec<Message> {
+    /// How many messages are in a queue.
+    pub async fn count(&mut self, queue: &str) -> usize {
         let channel = self.channel().await;
         let asking = QueueDeclareOptions { passive: true, ..Default::default() };
         let found = channel.queue_declare(queue.into(), asking, FieldTable::default()).await;
+        found.unwrap().message_count() as usize
+    }
+
+    /// Takes the messages out of a queue that are there now.
+    pub async fn take(&mut self, queue: &str) -> Vec<Message> {
+        let count = self.count(queue).await;
+        let channel = self.channel().await;
         let mut taken = Vec::new();
         let options = BasicGetOptions { no_ack: true };
-        for _ in 0..found.unwrap().message_count() {
+        for _ in 0..count {
             let Some(message) = channel.basic_get(queue.into(), options).await.unwrap() else {
                 break;
             };

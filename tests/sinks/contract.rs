@@ -405,10 +405,6 @@ macro_rules! sink_contract {
             a_record_that_is_refused_is_kept_and_the_others_go_on
         );
     };
-    // For a server that takes whatever is well-formed.
-    ($receiver:ty, that refuses nothing) => {
-        $crate::sink_contract!($receiver: of the common ones,);
-    };
     ($receiver:ty: of the common ones, $($more:ident)*) => {
         $crate::sink_contract!($receiver:
             $($more)*
