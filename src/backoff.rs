@@ -61,29 +61,38 @@ impl Backoff {
     }
 }
 
-/// A trouble that lasts: said once when it begins, once when its reason changes, and once when it
-/// is over, however many attempts that takes.
+/// A trouble that lasts: said once when it begins, once for each other reason, and once when it is
+/// over, however many attempts that takes.
 #[derive(Clone, Debug)]
 pub struct Trouble {
     /// The waits between the attempts.
     pub backoff: Backoff,
     since: Option<Instant>,
-    said: String,
+    said: Vec<String>,
 }
+
+/// So many reasons of one trouble are remembered. A few that take turns are common, such as those
+/// of a connection that ends now at this step and now at that one.
+const MAX_REASONS: usize = 8;
 
 impl Trouble {
     /// None so far.
     #[must_use]
     pub fn new(least: Duration, greatest: Duration) -> Self {
-        Self { backoff: Backoff::new(least, greatest), since: None, said: String::new() }
+        Self { backoff: Backoff::new(least, greatest), since: None, said: Vec::new() }
     }
 
     /// It has this reason; whether that is to be said.
     pub fn is_news(&mut self, reason: String) -> bool {
         self.since.get_or_insert_with(Instant::now);
-        let news = reason != self.said;
-        self.said = reason;
-        news
+        if self.said.contains(&reason) {
+            return false;
+        }
+        if self.said.len() == MAX_REASONS {
+            self.said.remove(0);
+        }
+        self.said.push(reason);
+        true
     }
 
     /// It is over; how long it took, and how many attempts, where there was any.
@@ -110,6 +119,15 @@ fn jitter() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_reason_of_a_trouble_is_news_once() {
+        let mut trouble = Trouble::new(Duration::ZERO, Duration::ZERO);
+        let news = ["a", "b", "a", "b", "c"].map(|it| trouble.is_news(it.to_owned()));
+        assert_eq!(news, [true, true, false, false, true]);
+        assert!(trouble.over().is_some());
+        assert!(trouble.is_news("a".to_owned()));
+    }
 
     #[test]
     fn waits_double_within_their_bounds_and_start_over_after_a_success() {
