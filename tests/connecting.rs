@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use servers::{Authority, OK, Server};
 
+#[allow(dead_code, reason = "the other test binary needs the rest")]
 mod servers;
 
 type Connect = fn(&Env) -> Result<Endpoint, Noted>;

@@ -5,8 +5,8 @@ use std::{collections::HashSet, sync::Arc};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Call, Delivered, Delivery, Fatal, GREATEST_WAIT, LEAST_WAIT, LONGEST_ASKED_WAIT, SELDOM,
-    queue::Queue, steps::Steps, unavailable,
+    Call, Delivered, Delivery, Fatal, GREATEST_WAIT, LEAST_WAIT, SELDOM, queue::Queue,
+    steps::Steps, unavailable,
 };
 use crate::{
     backoff::Trouble,
@@ -223,7 +223,7 @@ impl<'a> Outbox<'a> {
                 backoff.slow_down(SELDOM);
                 backoff.next_wait()
             }
-            Again::After(wait) => wait.min(LONGEST_ASKED_WAIT).max(backoff.next_wait()),
+            Again::After(wait) => wait.max(backoff.next_wait()),
         };
         self.paused = Some(Instant::now() + wait);
         for (place, record) in call.into_places() {

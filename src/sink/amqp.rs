@@ -188,7 +188,8 @@ impl Sink for Amqp {
     }
 
     fn limits(&self) -> Limits {
-        Limits { records: MAX_RECORDS, bytes: MAX_BYTES, ..Limits::default() }
+        // A broker can refuse a message and take the next one.
+        Limits { records: MAX_RECORDS, bytes: MAX_BYTES, beside: 0, one_per_key: true }
     }
 
     async fn check(&self) -> Result<(), DeliverError> {

@@ -164,9 +164,10 @@ impl Http {
                 continue;
             }
             match self.post(group.iter().filter_map(of)).await {
-                Answer::Taken => (),
+                Answer::Taken => continue,
                 Answer::Refused(err) if group.len() == 1 => {
                     fail(group, FailureKind::Rejected, &err);
+                    continue;
                 }
                 Answer::Refused(err) => fail(group, FailureKind::Suspect, &err),
                 Answer::Unavailable(err, again) => {
@@ -175,9 +176,9 @@ impl Http {
                         fail(rest, FailureKind::Transient, &err);
                         return (failures, Some(again));
                     }
-                    skipped.extend(group.iter().filter_map(of).map(|it| &*it.key));
                 }
             }
+            skipped.extend(group.iter().filter_map(of).map(|it| &*it.key));
         }
         (failures, None)
     }

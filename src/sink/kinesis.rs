@@ -11,7 +11,11 @@ use aws_sdk_kinesis::{
     primitives::Blob,
     types::{PutRecordsRequestEntry, PutRecordsResultEntry},
 };
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_http_client::{
+    Builder, Connector,
+    proxy::ProxyConfig,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
 use futures::future::join_all;
 use tokio::sync::OnceCell;
 
@@ -125,25 +129,24 @@ impl Sink for Kinesis {
     async fn deliver(&self, records: &[Record]) -> Result<(), DeliverError> {
         let (entries, mut failures) = self.entries(records);
         let requests = self.requests(entries);
-        let count = requests.len();
-        let mut unavailable = Vec::new();
+        let mut unavailable = None;
         for put in join_all(requests.into_iter().map(|it| self.put(it))).await {
             match put {
                 Put::Some(failed) => failures.extend(failed),
                 Put::Nothing(failed, again) => {
                     failures.extend(failed);
-                    unavailable.push(again);
+                    unavailable.get_or_insert(again);
                 }
             }
         }
-        match failures.first() {
-            None => Ok(()),
-            Some(_) if failures.len() == records.len() && unavailable.len() == count => {
+        let transient = failures.iter().all(|it| it.kind == FailureKind::Transient);
+        match (unavailable, failures.first()) {
+            (_, None) => Ok(()),
+            (Some(again), Some(_)) if transient && failures.len() == records.len() => {
                 let first = failures.swap_remove(0);
-                let again = unavailable.first().copied().unwrap_or(Again::Soon);
                 Err(DeliverError::Unavailable { source: first.source, again })
             }
-            Some(_) => Err(DeliverError::Failed(failures)),
+            (_, Some(_)) => Err(DeliverError::Failed(failures)),
         }
     }
 
@@ -180,9 +183,12 @@ impl Kinesis {
     async fn client(&self) -> &Client {
         self.client
             .get_or_init(|| async {
-                let http = aws_smithy_http_client::Builder::new()
-                    .tls_provider(Provider::Rustls(CryptoMode::Ring))
-                    .build_https();
+                let http = Builder::new().build_with_connector_fn(|settings, runtime| {
+                    let mut connector = Connector::builder().proxy_config(ProxyConfig::from_env());
+                    connector.set_connector_settings(settings.cloned());
+                    connector.set_sleep_impl(runtime.and_then(|it| it.sleep_impl()));
+                    connector.tls_provider(Provider::Rustls(CryptoMode::Ring)).build()
+                });
                 let limits = TimeoutConfig::builder()
                     .connect_timeout(CONNECT_LIMIT)
                     .operation_timeout(REQUEST_LIMIT)
