@@ -24,7 +24,7 @@ mod queue;
 mod steps;
 
 use dead_letter::DeadLetter;
-pub use outbox::Outbox;
+pub use outbox::{Done, Outbox};
 pub use queue::Call;
 
 /// Between attempts.
@@ -53,17 +53,6 @@ pub enum OnRejected {
     Continue,
     /// Stop.
     Halt,
-}
-
-/// How a call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivered {
-    /// What the receiver has, or has refused for good, is settled; the rest is to be sent again.
-    Settled,
-    /// The process was asked to stop; some may be missing.
-    Stopped,
-    /// The term is over; some may be missing.
-    Over,
 }
 
 /// Publishing cannot go on.

@@ -13,7 +13,7 @@ use tokio::{
 use crate::{
     backoff::Backoff,
     cursor::{Cursor, Since},
-    deliver::{Delivered, Delivery, Fatal, Outbox},
+    deliver::{Delivery, Fatal, Outbox},
     error::Chain,
     leader::{LeaderError, Term},
     metrics::Metrics,
@@ -80,6 +80,16 @@ async fn publish(
                     Err(LeaderError::Over) => return Ok(Ended::Over),
                 }
             }
+            done = outbox.done(), if outbox.calling() > 0 => {
+                let count = done.count();
+                let settled = outbox.settle(done, &mut checkpoint.cursor).await;
+                checkpoint.note(count);
+                if let Err(err) = settled {
+                    // What is confirmed stays confirmed, whatever became of the rest.
+                    checkpoint.save_last().await;
+                    return Err(err);
+                }
+            }
             batch = rx.recv(), if outbox.has_room() => match batch {
                 Some(Batch { records, silent, then }) => {
                     outbox.add(silent, records, then, &mut checkpoint.cursor);
@@ -88,42 +98,35 @@ async fn publish(
                 None => break Ended::Over,
             },
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
-                match send(&mut outbox, &mut checkpoint, stop).await {
-                    Ok(None) => (),
-                    Ok(Some(Ended::Over)) => return Ok(Ended::Over),
-                    Ok(Some(Ended::Stopped)) => break Ended::Stopped,
-                    Err(err) => {
-                        // What is confirmed stays confirmed, whatever became of the rest.
-                        checkpoint.save_last().await;
-                        return Err(err);
-                    }
+                match call(&mut outbox, &mut checkpoint, stop).await {
+                    None => (),
+                    Some(Ended::Over) => return Ok(Ended::Over),
+                    Some(Ended::Stopped) => break Ended::Stopped,
                 }
             }
         }
     };
+    let finished = outbox.finish(&mut checkpoint.cursor).await;
+    checkpoint.note(0);
     checkpoint.save_last().await;
-    Ok(ended)
+    finished.map(|()| ended)
 }
 
 /// Makes one call to the sink; `Some` where the term or the process is to end.
-async fn send(
+async fn call(
     outbox: &mut Outbox<'_>,
     checkpoint: &mut Checkpoint<'_>,
     stop: &Shutdown,
-) -> Result<Option<Ended>, Fatal> {
-    let Some(call) = outbox.next_call() else { return Ok(None) };
-    let count = call.records().len();
-    if let Some(ended) = checkpoint.make_room(count, stop).await {
-        return Ok(Some(ended));
+) -> Option<Ended> {
+    let call = outbox.next_call()?;
+    if let Some(ended) = checkpoint.make_room(outbox.calling(), stop).await {
+        return Some(ended);
     }
-    let cursor = &mut checkpoint.cursor;
-    let delivered = outbox.send(call, cursor, checkpoint.term, stop).await;
-    checkpoint.note(count);
-    Ok(match delivered? {
-        Delivered::Settled => None,
-        Delivered::Stopped => Some(Ended::Stopped),
-        Delivered::Over => Some(Ended::Over),
-    })
+    if !checkpoint.term.holds() {
+        return Some(Ended::Over);
+    }
+    outbox.start(call);
+    None
 }
 
 /// What is durable, and how much of it is saved.

@@ -55,9 +55,11 @@ pub enum Format {
     CloudEvents,
 }
 
-/// The most that one call to a sink takes.
+/// The most that one call to a sink takes, and how calls are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Calls under way at once; no two of them have records of one key.
+    pub calls: usize,
     /// Records.
     pub records: usize,
     /// Bytes, as [`Limits::size`] counts them. A single larger record is passed on alone, so that
@@ -72,7 +74,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { records: 500, bytes: 4 << 20, beside: 0, one_per_key: false }
+        Self { calls: 1, records: 500, bytes: 4 << 20, beside: 0, one_per_key: false }
     }
 }
 
@@ -161,19 +163,6 @@ impl Record {
     }
 }
 
-/// The positions of `records` in so many lanes: those of one key are in one lane, in order, so
-/// that the lanes can be sent at the same time. No lane is empty.
-#[must_use]
-pub fn lanes(records: &[Record], count: usize) -> Vec<Vec<usize>> {
-    let mut lanes = vec![Vec::new(); count.max(1)];
-    for (position, record) in records.iter().enumerate() {
-        let lane = json::name(&record.key) % lanes.len() as u64;
-        lanes[lane as usize].push(position);
-    }
-    lanes.retain(|lane| !lane.is_empty());
-    lanes
-}
-
 /// The text, where a receiver has room for so many bytes only: its beginning and a hash of all of
 /// it, so that the same text is always shortened to the same, and others to others.
 #[must_use]
@@ -223,22 +212,6 @@ pub(crate) mod tests {
             })
         );
     }
-    #[test]
-    fn the_records_of_one_key_are_in_one_lane_in_order() {
-        let keys = ["a", "b", "c", "a", "d", "b", "a"];
-        let records: Vec<Record> = keys.iter().map(|it| record(it, 1)).collect();
-        let lanes = lanes(&records, 3);
-        for (key, places) in [("a", vec![0, 3, 6]), ("b", vec![1, 5])] {
-            let of = |lane: &&Vec<usize>| lane.iter().any(|at| keys[*at] == key);
-            let [lane] = lanes.iter().filter(of).collect::<Vec<_>>()[..] else {
-                panic!("{lanes:?}")
-            };
-            let own: Vec<usize> = lane.iter().copied().filter(|at| keys[*at] == key).collect();
-            assert_eq!(own, places);
-        }
-        assert_eq!(lanes.iter().map(Vec::len).sum::<usize>(), keys.len());
-    }
-
     #[test]
     fn an_id_that_is_too_long_is_shortened_and_still_tells_records_apart() {
         let long = format!("jobs/{}/7/00", "\u{fc}".repeat(200));

@@ -1,20 +1,19 @@
 //! What a term still has to publish, and what becomes of each call.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, future::pending, sync::Arc};
 
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Call, Delivered, Delivery, Fatal, GREATEST_WAIT, LEAST_WAIT, SELDOM, queue::Queue,
-    steps::Steps, unavailable,
+    Call, Delivery, Fatal, GREATEST_WAIT, LEAST_WAIT, SELDOM, queue::Queue, steps::Steps,
+    unavailable,
 };
 use crate::{
     backoff::Trouble,
     cursor::{Cursor, Mark, Move},
     error::Chain,
-    leader::Term,
     record::Record,
-    shutdown::Shutdown,
     sink::{Again, DeliverError, Failure, FailureKind},
 };
 
@@ -23,9 +22,27 @@ pub struct Outbox<'a> {
     delivery: &'a Delivery,
     queue: Queue,
     steps: Steps,
+    calls: FuturesUnordered<BoxFuture<'a, Done>>,
+    most_calls: usize,
     trouble: Trouble,
     /// No call is made before this.
     paused: Option<Instant>,
+    /// Whether anything got through since a call failed as a whole.
+    fruitful: bool,
+}
+
+/// A call that has ended.
+pub struct Done {
+    call: Call,
+    result: Result<(), DeliverError>,
+}
+
+impl Done {
+    /// How many records it had.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.call.records().len()
+    }
 }
 
 /// The sink broke its contract; see [`DeliverError::Failed`].
@@ -37,9 +54,17 @@ impl<'a> Outbox<'a> {
     /// Nothing to publish so far.
     #[must_use]
     pub fn new(delivery: &'a Delivery) -> Self {
-        let queue = Queue::new(delivery.sink.limits());
-        let trouble = Trouble::new(LEAST_WAIT, GREATEST_WAIT);
-        Self { delivery, queue, steps: Steps::default(), trouble, paused: None }
+        let limits = delivery.sink.limits();
+        Self {
+            delivery,
+            queue: Queue::new(limits),
+            steps: Steps::default(),
+            calls: FuturesUnordered::new(),
+            most_calls: limits.calls,
+            trouble: Trouble::new(LEAST_WAIT, GREATEST_WAIT),
+            paused: None,
+            fruitful: true,
+        }
     }
 
     /// Adds what comes after all that was added before: positions that move silently, records, and
@@ -64,9 +89,12 @@ impl<'a> Outbox<'a> {
         self.queue.wants_more() && !self.steps.is_barred()
     }
 
-    /// When the next call can be made, if there is anything to send.
+    /// When the next call can be made, if there is anything to send and not too much under way.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
+        if self.calls.len() >= self.most_calls {
+            return None;
+        }
         let at = self.queue.next_at(Instant::now())?;
         Some(self.paused.map_or(at, |paused| paused.max(at)))
     }
@@ -76,34 +104,53 @@ impl<'a> Outbox<'a> {
         self.queue.next_call(Instant::now())
     }
 
-    /// Makes a call, and notes in `cursor` what is durable; what is to be sent again goes back.
-    /// Once the process is asked to stop, the call has the grace period to end.
-    pub async fn send(
-        &mut self,
-        call: Call,
-        cursor: &mut Cursor,
-        term: &dyn Term,
-        stop: &Shutdown,
-    ) -> Result<Delivered, Fatal> {
-        if stop.is_requested() {
-            return Ok(Delivered::Stopped);
+    /// Makes a call.
+    pub fn start(&mut self, call: Call) {
+        let sink = &self.delivery.sink;
+        self.calls.push(Box::pin(async move {
+            let result = sink.deliver(call.records()).await;
+            Done { call, result }
+        }));
+    }
+
+    /// How many records are in calls that have not been settled.
+    #[must_use]
+    pub fn calling(&self) -> usize {
+        self.queue.calling()
+    }
+
+    /// Waits for a call to end; for ever where there is none.
+    pub async fn done(&mut self) -> Done {
+        match self.calls.next().await {
+            Some(done) => done,
+            None => pending().await,
         }
-        if !term.holds() {
-            return Ok(Delivered::Over);
-        }
-        let grace = self.delivery.grace;
-        let result = tokio::select! {
-            biased;
-            result = self.delivery.sink.deliver(call.records()) => result,
-            () = async { stop.requested().await; sleep(grace).await } => {
-                tracing::warn!(
-                    records = call.records().len(),
-                    "the sink did not answer within the grace period; these records may be \
-                     published again"
-                );
-                return Ok(Delivered::Stopped);
+    }
+
+    /// Waits for all calls to end, for the grace period.
+    pub async fn finish(&mut self, cursor: &mut Cursor) -> Result<(), Fatal> {
+        let late = sleep(self.delivery.grace);
+        tokio::pin!(late);
+        while !self.calls.is_empty() {
+            tokio::select! {
+                biased;
+                done = self.done() => self.settle(done, cursor).await?,
+                () = &mut late => {
+                    tracing::warn!(
+                        records = self.calling(),
+                        "the sink did not answer within the grace period; these records may be \
+                         published again"
+                    );
+                    return Ok(());
+                }
             }
-        };
+        }
+        Ok(())
+    }
+
+    /// Notes in `cursor` what is durable after a call; what is to be sent again goes back.
+    pub async fn settle(&mut self, done: Done, cursor: &mut Cursor) -> Result<(), Fatal> {
+        let Done { call, result } = done;
         let count = call.records().len();
         let clear = |failures: &[Failure]| {
             !failures.is_empty() && failures.iter().all(|it| it.position < count)
@@ -113,20 +160,18 @@ impl<'a> Outbox<'a> {
             Err(DeliverError::Fatal(err)) => return Err(Fatal::Sink(err)),
             Err(DeliverError::Unavailable { source, again }) => {
                 self.unavailable(call, &*source, again);
-                return Ok(Delivered::Settled);
+                return Ok(());
             }
             Err(DeliverError::Failed(failures)) if !clear(&failures) => {
                 self.unavailable(call, &Unclear, Again::Soon);
-                return Ok(Delivered::Settled);
+                return Ok(());
             }
             Err(DeliverError::Failed(failures)) => failures,
         };
-        self.settle(call, failures, cursor).await?;
-        Ok(Delivered::Settled)
+        self.settle_each(call, failures, cursor).await
     }
 
-    /// Notes what is delivered and what is rejected; what is to be sent again goes back.
-    async fn settle(
+    async fn settle_each(
         &mut self,
         call: Call,
         failures: Vec<Failure>,
@@ -174,10 +219,10 @@ impl<'a> Outbox<'a> {
             };
             if settled {
                 self.steps.settled(place, record.mark, cursor);
-                self.queue.release(&record.key);
+                self.queue.settle(place, &record);
             } else {
                 unsettled.insert(record.key.clone());
-                self.queue.put(place, record);
+                self.queue.put_back(place, record);
             }
         }
         if cursor.moves() != moves
@@ -187,6 +232,7 @@ impl<'a> Outbox<'a> {
         }
         self.steps.advance(self.queue.first(), cursor);
         if delivered {
+            self.fruitful = true;
             self.trouble.backoff.reset();
         }
         if suspects > 0 {
@@ -200,16 +246,20 @@ impl<'a> Outbox<'a> {
                 transient(&mut self.trouble, &*reason);
             }
             let mut now = Instant::now();
-            if !delivered {
+            if !delivered && !std::mem::take(&mut self.fruitful) {
                 // Perhaps the receiver takes nothing at all: others are tried next, and not at once.
                 now += self.trouble.backoff.next_wait();
-                self.paused = Some(now);
+                self.pause_until(now);
             }
             self.queue.hold(&waiting, now);
         } else if unsettled.is_empty() && !self.queue.is_holding() {
             over(&mut self.trouble);
         }
         Ok(())
+    }
+
+    fn pause_until(&mut self, at: Instant) {
+        self.paused = Some(self.paused.map_or(at, |paused| paused.max(at)));
     }
 
     /// The receiver took nothing: everything waits.
@@ -225,9 +275,9 @@ impl<'a> Outbox<'a> {
             }
             Again::After(wait) => wait.max(backoff.next_wait()),
         };
-        self.paused = Some(Instant::now() + wait);
+        self.pause_until(Instant::now() + wait);
         for (place, record) in call.into_places() {
-            self.queue.put(place, record);
+            self.queue.put_back(place, record);
         }
     }
 }

@@ -9,8 +9,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::{StreamExt, future::join_all, stream};
-use lapin::{Confirmation, ErrorKind, options::BasicPublishOptions, types::ShortString};
+use futures::{StreamExt, stream};
+use lapin::{Channel, Confirmation, ErrorKind, options::BasicPublishOptions, types::ShortString};
 use rustls::ClientConfig;
 use tokio::sync::Mutex;
 
@@ -19,7 +19,7 @@ use crate::{
     api::tls::{Tls, Variables},
     env::{Env, Noted},
     error::BoxError,
-    record::{Format, Limits, Record, lanes},
+    record::{Format, Limits, Record},
 };
 
 mod address;
@@ -27,12 +27,14 @@ mod link;
 mod message;
 
 use address::Broker;
-use link::{Link, LinkError};
+use link::{Link, LinkError, Turn};
 use message::{KeyTooLong, RoutingKey};
 
 /// Records of one call: confirms are cheap where many are under way.
-const MAX_RECORDS: usize = 4096;
+const MAX_RECORDS: usize = 1024;
 const MAX_BYTES: usize = 4 << 20;
+/// Calls under way at least: while the last confirms of one come, another is being published.
+const LEAST_CALLS: usize = 4;
 /// Messages handed to the connection at once; beyond this, more of them gain nothing.
 const PUBLISH_AHEAD: usize = 256;
 /// More channels than this are a mistake: RabbitMQ allows a connection 2,047.
@@ -58,8 +60,7 @@ pub(super) struct Amqp {
     unroutable: Unroutable,
     workers: usize,
     format: Format,
-    /// Not there while a call is under way: one that is abandoned takes the connection with it.
-    link: Mutex<Option<Link>>,
+    link: Mutex<Option<Arc<Link>>>,
 }
 
 /// What becomes of a message that no queue is bound for.
@@ -164,32 +165,25 @@ impl Unroutable {
 #[async_trait]
 impl Sink for Amqp {
     async fn deliver(&self, records: &[Record]) -> Result<(), DeliverError> {
-        let mut place = self.link.lock().await;
-        let link = match place.take().filter(Link::is_usable) {
-            Some(link) => link,
-            None => self.connect().await.map_err(|err| self.unavailable(err))?,
-        };
+        let turn = self.turn().await.map_err(|err| self.unavailable(err))?;
         let call = Call::new(records);
-        let lanes = lanes(records, self.workers);
-        let lanes = lanes.iter().enumerate();
-        let publishing = join_all(lanes.map(|(i, lane)| self.publish(&link, i, lane, &call)));
         let lost = tokio::select! {
-            ended = publishing => {
-                let ended = ended.into_iter().filter_map(Result::err);
-                ended.reduce(telling).map(|err| link.closed(err))
+            ended = self.publish(turn.channel(), &call) => {
+                ended.err().map(|err| turn.link().closed(err))
             }
-            silent = link.silent(|| call.steps.load(Ordering::Relaxed)) => Some(silent),
+            silent = turn.link().silent(|| call.steps.load(Ordering::Relaxed)) => Some(silent),
         };
         if lost.is_none() {
-            link.is_heard_of();
-            *place = Some(link);
+            turn.link().is_heard_of();
+            turn.end();
         }
         self.outcome(call, lost)
     }
 
     fn limits(&self) -> Limits {
         // A broker can refuse a message and take the next one.
-        Limits { records: MAX_RECORDS, bytes: MAX_BYTES, beside: 0, one_per_key: true }
+        let calls = self.workers.max(LEAST_CALLS);
+        Limits { calls, records: MAX_RECORDS, bytes: MAX_BYTES, beside: 0, one_per_key: true }
     }
 
     async fn check(&self) -> Result<(), DeliverError> {
@@ -208,12 +202,25 @@ impl Sink for Amqp {
 }
 
 impl Amqp {
+    /// A channel of the connection that there is, or of a new one.
+    async fn turn(&self) -> Result<Turn, LinkError> {
+        let mut place = self.link.lock().await;
+        let link = match place.take().filter(|it| it.is_usable()) {
+            Some(link) => link,
+            None => Arc::new(self.connect().await?),
+        };
+        let turn = link.turn();
+        *place = Some(link);
+        // There are as many channels as calls.
+        turn.ok_or_else(|| LinkError::Slow(String::new()))
+    }
+
     /// Connects to the first broker that lets us in.
     async fn connect(&self) -> Result<Link, LinkError> {
         let mut first = None;
         for broker in &self.brokers {
             let tls = self.tls.clone().filter(|_| broker.is_secure());
-            match Link::connect(broker, tls, self.workers).await {
+            match Link::connect(broker, tls, self.limits().calls).await {
                 Ok(link) => return Ok(link),
                 Err(err) => {
                     first.get_or_insert(err);
@@ -224,18 +231,11 @@ impl Amqp {
         Err(first.unwrap_or_else(|| LinkError::Slow(String::new())))
     }
 
-    /// Publishes the messages of a lane in order, and waits until all are confirmed.
-    async fn publish(
-        &self,
-        link: &Link,
-        worker: usize,
-        lane: &[usize],
-        call: &Call<'_>,
-    ) -> lapin::Result<()> {
-        let Some(channel) = link.channel(worker) else { return Ok(()) };
+    /// Publishes the messages of a call in order, and waits until all are confirmed.
+    async fn publish(&self, channel: &Channel, call: &Call<'_>) -> lapin::Result<()> {
         let mandatory = self.unroutable != Unroutable::Ignore;
         let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
-        let sends = stream::iter(lane.iter().copied()).map(|at| async move {
+        let sends = stream::iter(0..call.records.len()).map(|at| async move {
             let record = &call.records[at];
             let key = match self.key.of(record) {
                 Ok(key) => key,
@@ -252,7 +252,7 @@ impl Amqp {
             Ok(Some((at, sent)))
         });
         let mut sends = sends.buffered(PUBLISH_AHEAD);
-        let mut confirms = Vec::with_capacity(lane.len());
+        let mut confirms = Vec::with_capacity(call.records.len());
         let mut failed = None;
         while let Some(sent) = sends.next().await {
             match sent {

@@ -1,15 +1,9 @@
 //! Posts to an address: a request for each record, or batches of them.
 
-use std::{
-    collections::HashSet,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::future::join_all;
 use reqwest::{Method, Request, Url, header::HeaderMap};
-use tokio::time::Instant;
 
 use super::{Again, Connect, DeliverError, Failure, FailureKind, Sink};
 use crate::{
@@ -18,8 +12,7 @@ use crate::{
         credentials::Secrets,
     },
     env::{Env, Noted},
-    error::BoxError,
-    record::{Format, Limits, Record, lanes},
+    record::{Format, Limits, Record},
 };
 
 mod answer;
@@ -28,9 +21,6 @@ mod body;
 use answer::{Answer, HttpError};
 use body::{Batch, Encoding};
 
-/// Records of one call for each worker, where each has a request of its own: few, so that a call
-/// can end within the grace period.
-const RECORDS_PER_WORKER: usize = 4;
 /// More requests at once than this are a mistake.
 const MAX_WORKERS: usize = 256;
 const MAX_BATCH_RECORDS: usize = 10_000;
@@ -49,8 +39,6 @@ pub(super) struct Http {
     batch_records: usize,
     batch_bytes: usize,
     timeout: Duration,
-    /// The receiver asked not to be asked again before this.
-    not_before: Mutex<Option<Instant>>,
 }
 
 impl Connect for Http {
@@ -74,7 +62,6 @@ impl Connect for Http {
             batch_records: batch_records?,
             batch_bytes: batch_bytes?,
             timeout: timeout?,
-            not_before: Mutex::new(None),
         })
     }
 }
@@ -82,37 +69,28 @@ impl Connect for Http {
 #[async_trait]
 impl Sink for Http {
     async fn deliver(&self, records: &[Record]) -> Result<(), DeliverError> {
-        self.may_ask()?;
-        let lanes = lanes(records, self.workers);
-        let sent = join_all(lanes.iter().map(|lane| self.send(records, lane))).await;
-        let mut failures = Vec::new();
-        let mut unavailable = None;
-        for (lane, again) in sent {
-            failures.extend(lane);
-            unavailable = unavailable.or(again);
-        }
-        if let Some(Again::After(wait)) = unavailable {
-            *self.not_before.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some(Instant::now() + wait);
-        }
-        let transient = failures.iter().all(|it| it.kind == FailureKind::Transient);
-        match (failures.first(), unavailable) {
-            (None, _) => Ok(()),
-            (Some(_), Some(again)) if transient && failures.len() == records.len() => {
-                let first = failures.swap_remove(0);
-                Err(DeliverError::Unavailable { source: first.source, again })
+        let (kind, err) = match self.post(records).await {
+            Answer::Taken => return Ok(()),
+            Answer::Refused(err) if records.len() == 1 => (FailureKind::Rejected, err),
+            Answer::Refused(err) => (FailureKind::Suspect, err),
+            // A receiver that is there may take others.
+            Answer::Unavailable(err, Again::Soon) if err.is_an_answer() => {
+                (FailureKind::Transient, err)
             }
-            (Some(_), _) => Err(DeliverError::Failed(failures)),
-        }
+            Answer::Unavailable(err, again) => {
+                return Err(DeliverError::Unavailable { source: err.into(), again });
+            }
+        };
+        let failure = |position| Failure { position, kind, source: err.clone().into() };
+        Err(DeliverError::Failed((0..records.len()).map(failure).collect()))
     }
 
     fn limits(&self) -> Limits {
         let (records, bytes) = match self.encoding.batch {
-            Batch::Off => (RECORDS_PER_WORKER, Limits::default().bytes),
+            Batch::Off => (1, Limits::default().bytes),
             _ => (self.batch_records, self.batch_bytes),
         };
-        let (records, bytes) = (records * self.workers, bytes.saturating_mul(self.workers));
-        Limits { records, bytes: bytes.min(MAX_BATCH_BYTES), ..Limits::default() }
+        Limits { calls: self.workers, records, bytes, ..Limits::default() }
     }
 
     /// Only asks whether anybody is there: what a receiver takes is known once it has taken it.
@@ -129,78 +107,7 @@ impl Sink for Http {
 }
 
 impl Http {
-    /// Whether the receiver may be asked yet.
-    fn may_ask(&self) -> Result<(), DeliverError> {
-        let mut not_before = self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = not_before.take().map(|it| it.saturating_duration_since(Instant::now()));
-        match left.filter(|it| !it.is_zero()) {
-            None => Ok(()),
-            Some(left) => {
-                *not_before = Some(Instant::now() + left);
-                let source = self.later().into();
-                Err(DeliverError::Unavailable { source, again: Again::After(left) })
-            }
-        }
-    }
-
-    /// Sends the records of a lane in order. A receiver that is there and does not take some of
-    /// them may take the others; one that is not, or wants to be left alone, is.
-    async fn send(&self, records: &[Record], lane: &[usize]) -> (Vec<Failure>, Option<Again>) {
-        let mut failures = Vec::new();
-        let mut skipped: HashSet<&str> = HashSet::new();
-        let mut rest = lane;
-        while !rest.is_empty() {
-            let (group, behind) = rest.split_at(self.group(records, rest));
-            rest = behind;
-            let of = |at: &usize| records.get(*at);
-            let mut fail = |positions: &[usize], kind, source: &HttpError| {
-                failures.extend(positions.iter().map(|position| {
-                    let source: BoxError = source.clone().into();
-                    Failure { position: *position, kind, source }
-                }));
-            };
-            if group.iter().filter_map(of).any(|it| skipped.contains(&*it.key)) {
-                fail(group, FailureKind::Transient, &self.later());
-                continue;
-            }
-            match self.post(group.iter().filter_map(of)).await {
-                Answer::Taken => continue,
-                Answer::Refused(err) if group.len() == 1 => {
-                    fail(group, FailureKind::Rejected, &err);
-                    continue;
-                }
-                Answer::Refused(err) => fail(group, FailureKind::Suspect, &err),
-                Answer::Unavailable(err, again) => {
-                    fail(group, FailureKind::Transient, &err);
-                    if again != Again::Soon || !err.is_an_answer() {
-                        fail(rest, FailureKind::Transient, &err);
-                        return (failures, Some(again));
-                    }
-                }
-            }
-            skipped.extend(group.iter().filter_map(of).map(|it| &*it.key));
-        }
-        (failures, None)
-    }
-
-    fn later(&self) -> HttpError {
-        HttpError::Later { address: self.endpoint.shown.clone() }
-    }
-
-    /// How many of these go into one request.
-    fn group(&self, records: &[Record], lane: &[usize]) -> usize {
-        if self.encoding.batch == Batch::Off {
-            return 1;
-        }
-        let mut bytes = 0;
-        let fits = |at: &&usize| {
-            bytes += records.get(**at).map_or(0, |it| it.body.len());
-            bytes <= self.batch_bytes
-        };
-        lane.iter().take(self.batch_records).take_while(fits).count().max(1)
-    }
-
-    async fn post<'a>(&self, records: impl Iterator<Item = &'a Record> + Clone) -> Answer {
+    async fn post(&self, records: &[Record]) -> Answer {
         let mut request = Request::new(Method::POST, self.url.clone());
         self.encoding.write(records, &mut request);
         self.ask(request).await

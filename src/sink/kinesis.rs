@@ -16,10 +16,9 @@ use aws_smithy_http_client::{
     proxy::ProxyConfig,
     tls::{Provider, rustls_provider::CryptoMode},
 };
-use futures::future::join_all;
 use tokio::sync::OnceCell;
 
-use super::{Again, Connect, DeliverError, Failure, FailureKind, Sink};
+use super::{Connect, DeliverError, Failure, FailureKind, Sink};
 use crate::{
     env::{Env, Noted},
     error::BoxError,
@@ -73,14 +72,6 @@ struct TooLarge {
     most: usize,
 }
 
-/// What became of one request.
-enum Put {
-    /// These failed.
-    Some(Vec<Failure>),
-    /// Nothing is known to be stored.
-    Nothing(Vec<Failure>, Again),
-}
-
 impl Connect for Kinesis {
     fn from_env(env: &Env, format: Format) -> Result<Self, Noted> {
         let stream = stream(env);
@@ -127,27 +118,11 @@ fn stream(env: &Env) -> Result<String, Noted> {
 #[async_trait]
 impl Sink for Kinesis {
     async fn deliver(&self, records: &[Record]) -> Result<(), DeliverError> {
-        let (entries, mut failures) = self.entries(records);
-        let requests = self.requests(entries);
-        let mut unavailable = None;
-        for put in join_all(requests.into_iter().map(|it| self.put(it))).await {
-            match put {
-                Put::Some(failed) => failures.extend(failed),
-                Put::Nothing(failed, again) => {
-                    failures.extend(failed);
-                    unavailable.get_or_insert(again);
-                }
-            }
+        let (positions, entries, mut failures) = self.entries(records);
+        if !entries.is_empty() {
+            failures.extend(self.put(&positions, entries).await?);
         }
-        let transient = failures.iter().all(|it| it.kind == FailureKind::Transient);
-        match (unavailable, failures.first()) {
-            (_, None) => Ok(()),
-            (Some(again), Some(_)) if transient && failures.len() == records.len() => {
-                let first = failures.swap_remove(0);
-                Err(DeliverError::Unavailable { source: first.source, again })
-            }
-            (_, Some(_)) => Err(DeliverError::Failed(failures)),
-        }
+        if failures.is_empty() { Ok(()) } else { Err(DeliverError::Failed(failures)) }
     }
 
     fn limits(&self) -> Limits {
@@ -156,8 +131,9 @@ impl Sink for Kinesis {
             Format::CloudEvents => ENVELOPE_BYTES,
         };
         Limits {
-            records: MAX_RECORDS * self.workers,
-            bytes: self.request_bytes * self.workers,
+            calls: self.workers,
+            records: MAX_RECORDS,
+            bytes: self.request_bytes,
             beside: MAX_KEY + envelope,
             // Those of one shard can fail while those of another do not.
             one_per_key: true,
@@ -209,20 +185,20 @@ impl Kinesis {
         self.stream.starts_with("arn:").then_some(self.stream.as_str())
     }
 
-    /// What to put, with the positions of the records; and those that are too large.
-    fn entries(&self, records: &[Record]) -> (Vec<(usize, Entry)>, Vec<Failure>) {
-        let mut entries = Vec::with_capacity(records.len());
-        let mut failures = Vec::new();
+    /// What to put, the positions of its records, and those that are too large.
+    fn entries(&self, records: &[Record]) -> (Vec<usize>, Vec<Entry>, Vec<Failure>) {
+        let (mut positions, mut entries, mut failures) = (Vec::new(), Vec::new(), Vec::new());
         for (position, record) in records.iter().enumerate() {
             let entry = self.entry(record);
             if entry.size() > self.record_bytes {
                 let source = TooLarge { size: entry.size(), most: self.record_bytes }.into();
                 failures.push(Failure { position, kind: FailureKind::Rejected, source });
             } else {
-                entries.push((position, entry));
+                positions.push(position);
+                entries.push(entry);
             }
         }
-        (entries, failures)
+        (positions, entries, failures)
     }
 
     fn entry(&self, record: &Record) -> Entry {
@@ -233,28 +209,12 @@ impl Kinesis {
         Entry { key, data: record.encoded(self.format) }
     }
 
-    /// Cuts into requests that the service takes.
-    fn requests(&self, entries: Vec<(usize, Entry)>) -> Vec<Vec<(usize, Entry)>> {
-        let mut requests: Vec<Vec<_>> = Vec::new();
-        let mut bytes = 0;
-        for (position, entry) in entries {
-            let size = entry.size();
-            match requests.last_mut() {
-                Some(last) if last.len() < MAX_RECORDS && bytes + size <= self.request_bytes => {
-                    bytes += size;
-                    last.push((position, entry));
-                }
-                _ => {
-                    bytes = size;
-                    requests.push(vec![(position, entry)]);
-                }
-            }
-        }
-        requests
-    }
-
-    async fn put(&self, entries: Vec<(usize, Entry)>) -> Put {
-        let (positions, entries): (Vec<usize>, Vec<Entry>) = entries.into_iter().unzip();
+    /// Puts the records at these positions; which of them failed.
+    async fn put(
+        &self,
+        positions: &[usize],
+        entries: Vec<Entry>,
+    ) -> Result<Vec<Failure>, DeliverError> {
         let request = self.client().await.put_records();
         let request = match self.arn() {
             Some(arn) => request.stream_arn(arn),
@@ -262,8 +222,8 @@ impl Kinesis {
         };
         let entries = entries.into_iter().filter_map(Entry::request).collect();
         match request.set_records(Some(entries)).send().await {
-            Ok(answer) => Put::Some(self.failed_entries(&positions, &answer)),
-            Err(err) => self.failed(&positions, err),
+            Ok(answer) => Ok(self.failed_entries(positions, &answer)),
+            Err(err) => self.failed(positions, err),
         }
     }
 
@@ -293,22 +253,23 @@ impl Kinesis {
     }
 
     /// The request failed as a whole.
-    fn failed(&self, positions: &[usize], err: SdkError<PutRecordsError>) -> Put {
+    fn failed(
+        &self,
+        positions: &[usize],
+        err: SdkError<PutRecordsError>,
+    ) -> Result<Vec<Failure>, DeliverError> {
         let (meaning, hint) = meaning(&err);
-        let source = PutError { stream: self.stream.clone(), hint, source: Arc::new(err) };
-        let all = |kind| {
-            let failure = |position: &usize| Failure {
-                position: *position,
-                kind,
-                source: source.clone().into(),
-            };
-            positions.iter().map(failure).collect()
+        let source = Arc::new(PutError { stream: self.stream.clone(), hint, source: err });
+        let kind = match meaning {
+            Meaning::Unavailable(again) => {
+                return Err(DeliverError::Unavailable { source: source.into(), again });
+            }
+            Meaning::Refused if positions.len() == 1 => FailureKind::Rejected,
+            Meaning::Refused => FailureKind::Suspect,
         };
-        match meaning {
-            Meaning::Refused if positions.len() == 1 => Put::Some(all(FailureKind::Rejected)),
-            Meaning::Refused => Put::Some(all(FailureKind::Suspect)),
-            Meaning::Unavailable(again) => Put::Nothing(all(FailureKind::Transient), again),
-        }
+        let failure =
+            |position: &usize| Failure { position: *position, kind, source: source.clone().into() };
+        Ok(positions.iter().map(failure).collect())
     }
 }
 
@@ -343,25 +304,14 @@ mod tests {
         env.check(kinesis).map_err(|problems| problems[0].to_string())
     }
 
-    fn shape(kinesis: &Kinesis, sizes: &[usize]) -> (Vec<Vec<usize>>, Vec<usize>) {
-        let records: Vec<Record> = sizes.iter().map(|it| record("k", *it)).collect();
-        let (entries, failures) = kinesis.entries(&records);
-        let requests = kinesis.requests(entries);
-        let positions = |it: &Vec<(usize, Entry)>| it.iter().map(|(at, _)| *at).collect();
-        (requests.iter().map(positions).collect(), failures.iter().map(|it| it.position).collect())
-    }
-
     #[test]
-    fn requests_hold_no_more_than_the_service_takes() {
+    fn a_record_that_is_too_large_is_not_sent() {
         let kinesis = kinesis(&[]).unwrap();
-        let (requests, failures) = shape(&kinesis, &[10; 501]);
-        assert_eq!((requests[0].len(), requests[1].len(), failures.len()), (500, 1, 0));
         let most = RECORD_BYTES - 1;
-        let (requests, failures) = shape(&kinesis, &[most; 6]);
-        assert_eq!(requests, [vec![0, 1, 2, 3, 4], vec![5]]);
-        assert!(failures.is_empty());
-        let (requests, failures) = shape(&kinesis, &[1, most + 1, 1]);
-        assert_eq!((requests, failures), (vec![vec![0, 2]], vec![1]));
+        let records = [record("k", 1), record("k", most + 1), record("k", most)];
+        let (positions, entries, failures) = kinesis.entries(&records);
+        assert_eq!((positions, entries.len()), (vec![0, 2], 2));
+        assert_eq!((failures[0].position, failures[0].kind), (1, FailureKind::Rejected));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A connection to a broker, with a channel for each worker.
+//! A connection to a broker, with a channel for each call that may be under way.
 
 use std::{
     io,
@@ -37,16 +37,24 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a broker may take to answer a goodbye.
 const CLOSE_LIMIT: Duration = Duration::from_millis(500);
 
-/// A connection that messages can be published on. Dropping it cuts it, so that nothing is sent
-/// any more that waits in it.
+/// A connection that messages can be published on. Dropping it cuts it.
 pub(super) struct Link {
     connection: Connection,
-    channels: Vec<Channel>,
+    /// Those that no call has. A message that comes back is told together with any confirm of its
+    /// channel, so that no two calls may share one.
+    free: Mutex<Vec<Channel>>,
     broker: String,
     /// The broker takes nothing, and that was said.
     blocked: AtomicBool,
-    /// Cuts the connection when it is dropped.
-    _socket: Socket,
+    socket: Socket,
+}
+
+/// A call's channel. Dropping it before [`Turn::end`] cuts the connection, so that nothing is sent
+/// any more that waits in it.
+pub(super) struct Turn {
+    link: Arc<Link>,
+    channel: Channel,
+    ended: bool,
 }
 
 /// The socket of a connection that is made or being made, to cut it: the library has no way to end
@@ -167,18 +175,23 @@ impl Link {
         }
         let broker = broker.shown.clone();
         let blocked = AtomicBool::new(false);
-        Ok(Self { connection, channels: opened, broker, blocked, _socket: socket })
+        Ok(Self { connection, free: Mutex::new(opened), broker, blocked, socket })
     }
 
-    /// The channel of a worker.
-    pub(super) fn channel(&self, worker: usize) -> Option<&Channel> {
-        self.channels.get(worker)
+    /// A channel that no other call has.
+    pub(super) fn turn(self: &Arc<Self>) -> Option<Turn> {
+        let channel = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+        Some(Turn { link: self.clone(), channel, ended: false })
     }
 
     /// Whether messages can still be published.
     pub(super) fn is_usable(&self) -> bool {
-        self.connection.status().connected()
-            && self.channels.iter().all(|it| it.status().connected())
+        self.socket.0.is_there() && self.connection.status().connected()
+    }
+
+    /// Ends the connection at once.
+    pub(super) fn cut(&self) {
+        self.socket.0.cut();
     }
 
     /// An error of this connection.
@@ -222,7 +235,7 @@ impl Link {
     /// Asks whether an exchange is there.
     pub(super) async fn find(&self, exchange: &str) -> Result<(), LinkError> {
         let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
-        let Some(channel) = self.channels.first() else { return Ok(()) };
+        let channel = self.connection.create_channel().await.map_err(|err| self.closed(err))?;
         let kind = lapin::ExchangeKind::Topic;
         let found = channel.exchange_declare(exchange.into(), kind, options, FieldTable::default());
         found.await.map_err(|err| self.closed(err))
@@ -236,19 +249,51 @@ impl Link {
     }
 }
 
+impl Turn {
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    pub(super) fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// Everything that was published on it is confirmed.
+    pub(super) fn end(mut self) {
+        self.ended = true;
+        let mut free = self.link.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.push(self.channel.clone());
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.link.cut();
+        }
+    }
+}
+
 impl Slot {
     fn put(&self, socket: TcpStream) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
+    }
+
+    fn is_there(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    fn cut(&self) {
+        if let Some(socket) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // It fails where the other side was faster.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let socket = self.0.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(socket) = socket {
-            // It fails where the other side was faster.
-            let _ = socket.shutdown(Shutdown::Both);
-        }
+        self.0.cut();
     }
 }
 

@@ -44,8 +44,6 @@ pub(super) enum HttpError {
     Moved { address: String, status: StatusCode },
     #[error("post to {address}: {status}; check SINK_HTTP_ADDRESS, and the receiver's own log")]
     Unavailable { address: String, status: StatusCode },
-    #[error("post to {address}: not now, as the receiver did not take what comes before it")]
-    Later { address: String },
 }
 
 impl HttpError {

@@ -54,14 +54,10 @@ impl Encoding {
     }
 
     /// Makes the records the body of a request.
-    pub(super) fn write<'a>(
-        &self,
-        records: impl Iterator<Item = &'a Record> + Clone,
-        request: &mut Request,
-    ) {
+    pub(super) fn write(&self, records: &[Record], request: &mut Request) {
         if self.batch == Batch::Off
             && self.format == Format::Payload
-            && let Some(record) = records.clone().next()
+            && let Some(record) = records.first()
         {
             attributes(&record.meta, request.headers_mut());
         }
@@ -91,14 +87,14 @@ impl Encoding {
         }
     }
 
-    fn body<'a>(&self, records: impl Iterator<Item = &'a Record>) -> BytesMut {
+    fn body(&self, records: &[Record]) -> BytesMut {
         let (open, between, close) = match self.batch {
             Batch::Off => ("", "", ""),
             Batch::Array | Batch::CloudEvents => ("[", ",", "]"),
             Batch::Ndjson => ("", "\n", "\n"),
         };
         let mut body = BytesMut::from(open);
-        for (i, record) in records.enumerate() {
+        for (i, record) in records.iter().enumerate() {
             if i > 0 {
                 body.put_slice(between.as_bytes());
             }
@@ -183,7 +179,7 @@ mod tests {
     fn body(batch: &str, format: Format) -> (&'static str, String) {
         let encoding = encoding(&[("SINK_HTTP_BATCH", batch)], format);
         let records = [record("a", 1), record("b", 2)];
-        let body = encoding.body(records.iter()).freeze();
+        let body = encoding.body(&records).freeze();
         (encoding.media_type(), String::from_utf8(body.into()).unwrap())
     }
 

@@ -1,7 +1,5 @@
 //! What an error of the service means.
 
-use std::sync::Arc;
-
 use aws_sdk_kinesis::{
     error::{ProvideErrorMetadata, SdkError},
     operation::put_records::PutRecordsError,
@@ -10,13 +8,13 @@ use aws_sdk_kinesis::{
 use crate::sink::Again;
 
 /// A request that failed as a whole.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[error("put records into Kinesis stream `{stream}`{hint}")]
 pub(super) struct PutError {
     pub(super) stream: String,
     pub(super) hint: &'static str,
     #[source]
-    pub(super) source: Arc<SdkError<PutRecordsError>>,
+    pub(super) source: SdkError<PutRecordsError>,
 }
 
 /// A record of a request that failed while others did not.
