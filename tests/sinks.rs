@@ -2,8 +2,10 @@
 //! Those whose receivers are servers of others are in the suite `servers`.
 
 pub mod contract;
+mod http;
 pub mod kinesis;
 pub mod proxy;
+mod source;
 pub mod web;
 
 mod http_contract {
