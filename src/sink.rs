@@ -69,6 +69,9 @@ pub enum DeliverError {
     Fatal(#[source] BoxError),
 }
 
+/// A receiver that asks for a longer wait is asked again all the same.
+pub(crate) const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(300);
+
 /// When to ask a receiver again that is not available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Again {

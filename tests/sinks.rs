@@ -4,6 +4,7 @@
 pub mod contract;
 mod http;
 pub mod kinesis;
+mod kinesis_own;
 pub mod proxy;
 mod source;
 pub mod web;

@@ -5,8 +5,8 @@ use std::{collections::HashSet, sync::Arc};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Call, Delivered, Delivery, Fatal, GREATEST_WAIT, LEAST_WAIT, LONGEST_ASKED_WAIT, SELDOM,
-    queue::Queue, steps::Steps, unavailable,
+    Call, Delivered, Delivery, Fatal, GREATEST_WAIT, LEAST_WAIT, SELDOM, queue::Queue,
+    steps::Steps, unavailable,
 };
 use crate::{
     backoff::Trouble,
@@ -15,7 +15,7 @@ use crate::{
     leader::Term,
     record::Record,
     shutdown::Shutdown,
-    sink::{Again, DeliverError, Failure, FailureKind},
+    sink::{Again, DeliverError, Failure, FailureKind, LONGEST_ASKED_WAIT},
 };
 
 /// What a term still has to publish.

@@ -49,8 +49,13 @@ pub(super) struct Http {
     batch_records: usize,
     batch_bytes: usize,
     timeout: Duration,
-    /// The receiver asked not to be asked again before this.
-    not_before: Mutex<Option<Instant>>,
+    left_alone: Mutex<Option<LeftAlone>>,
+}
+
+/// The receiver asked not to be asked again for a time.
+struct LeftAlone {
+    until: Instant,
+    why: HttpError,
 }
 
 impl Connect for Http {
@@ -74,7 +79,7 @@ impl Connect for Http {
             batch_records: batch_records?,
             batch_bytes: batch_bytes?,
             timeout: timeout?,
-            not_before: Mutex::new(None),
+            left_alone: Mutex::default(),
         })
     }
 }
@@ -82,7 +87,12 @@ impl Connect for Http {
 #[async_trait]
 impl Sink for Http {
     async fn deliver(&self, records: &[Record]) -> Result<(), DeliverError> {
-        self.may_ask()?;
+        if let Some((left, why)) = self.left_alone() {
+            return Err(DeliverError::Unavailable {
+                source: why.into(),
+                again: Again::After(left),
+            });
+        }
         let lanes = lanes(records, self.workers);
         let sent = join_all(lanes.iter().map(|lane| self.send(records, lane))).await;
         let mut failures = Vec::new();
@@ -91,10 +101,8 @@ impl Sink for Http {
             failures.extend(lane);
             unavailable = unavailable.or(again);
         }
-        if let Some(Again::After(wait)) = unavailable {
-            *self.not_before.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some(Instant::now() + wait);
-        }
+        // What a worker was told counts for all of them.
+        let unavailable = self.left_alone().map(|(left, _)| Again::After(left)).or(unavailable);
         let transient = failures.iter().all(|it| it.kind == FailureKind::Transient);
         match (failures.first(), unavailable) {
             (None, _) => Ok(()),
@@ -129,18 +137,19 @@ impl Sink for Http {
 }
 
 impl Http {
-    /// Whether the receiver may be asked yet.
-    fn may_ask(&self) -> Result<(), DeliverError> {
-        let mut not_before = self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = not_before.take().map(|it| it.saturating_duration_since(Instant::now()));
-        match left.filter(|it| !it.is_zero()) {
-            None => Ok(()),
-            Some(left) => {
-                *not_before = Some(Instant::now() + left);
-                let source = self.later().into();
-                Err(DeliverError::Unavailable { source, again: Again::After(left) })
-            }
-        }
+    /// For how long the receiver wants to be left alone, and what it said.
+    fn left_alone(&self) -> Option<(Duration, HttpError)> {
+        let left_alone = self.left_alone.lock().unwrap_or_else(PoisonError::into_inner);
+        let LeftAlone { until, why } = left_alone.as_ref()?;
+        let left = until.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then(|| (left, why.clone()))
+    }
+
+    fn leave_alone(&self, wait: Duration, why: &HttpError) {
+        let mut left_alone = self.left_alone.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = Instant::now() + wait;
+        let until = left_alone.as_ref().map_or(until, |it| it.until.max(until));
+        *left_alone = Some(LeftAlone { until, why: why.clone() });
     }
 
     /// Sends the records of a lane in order. A receiver that is there and does not take some of
@@ -150,8 +159,6 @@ impl Http {
         let mut skipped: HashSet<&str> = HashSet::new();
         let mut rest = lane;
         while !rest.is_empty() {
-            let (group, behind) = rest.split_at(self.group(records, rest));
-            rest = behind;
             let of = |at: &usize| records.get(*at);
             let mut fail = |positions: &[usize], kind, source: &HttpError| {
                 failures.extend(positions.iter().map(|position| {
@@ -159,6 +166,12 @@ impl Http {
                     Failure { position: *position, kind, source }
                 }));
             };
+            if let Some((left, why)) = self.left_alone() {
+                fail(rest, FailureKind::Transient, &why);
+                return (failures, Some(Again::After(left)));
+            }
+            let (group, behind) = rest.split_at(self.group(records, rest));
+            rest = behind;
             if group.iter().filter_map(of).any(|it| skipped.contains(&*it.key)) {
                 fail(group, FailureKind::Transient, &self.later());
                 continue;
@@ -171,6 +184,9 @@ impl Http {
                 Answer::Refused(err) => fail(group, FailureKind::Suspect, &err),
                 Answer::Unavailable(err, again) => {
                     fail(group, FailureKind::Transient, &err);
+                    if let Again::After(wait) = again {
+                        self.leave_alone(wait, &err);
+                    }
                     if again != Again::Soon || !err.is_an_answer() {
                         fail(rest, FailureKind::Transient, &err);
                         return (failures, Some(again));
@@ -191,9 +207,9 @@ impl Http {
         if self.encoding.batch == Batch::Off {
             return 1;
         }
-        let mut bytes = 0;
+        let mut bytes = 1;
         let fits = |at: &&usize| {
-            bytes += records.get(**at).map_or(0, |it| it.body.len());
+            bytes += records.get(**at).map_or(0, |it| self.encoding.size(it));
             bytes <= self.batch_bytes
         };
         lane.iter().take(self.batch_records).take_while(fits).count().max(1)

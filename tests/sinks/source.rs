@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 use crate::{
-    firehose::{Process, Program, Served, bodies},
+    firehose::{Program, Served, bodies},
     support::{evaluation, uuid},
 };
 
@@ -84,9 +84,4 @@ pub fn each_once(received: &[(String, Value)], numbers: Range<usize>) {
     let mut wanted: Vec<_> = numbers.map(|it| id(it).to_string()).collect();
     wanted.sort();
     assert_eq!(came, wanted);
-}
-
-/// What a process said while it was asked to stop, after all that it said before.
-pub async fn log_of(running: Process) -> String {
-    running.stop().await.log
 }

@@ -5,6 +5,7 @@ use std::{
     io::Read,
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use axum::{
@@ -16,7 +17,11 @@ use axum::{
 use flate2::read::GzDecoder;
 use nomad_firehose::standin::serve;
 use serde_json::Value;
-use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
+use tokio::{
+    net::TcpListener,
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 use super::contract::{LARGE, Receiver};
 use crate::firehose::{Program, wait};
@@ -73,6 +78,7 @@ struct Inner {
     posted: Vec<Posted>,
     received: Vec<(String, Value)>,
     takes_full: bool,
+    latency: Duration,
     later: Option<&'static str>,
     authorization: String,
     /// Answers that are given before the record is looked at.
@@ -94,6 +100,7 @@ impl Web {
             posted: Vec::new(),
             received: Vec::new(),
             takes_full: false,
+            latency: Duration::ZERO,
             later: None,
             authorization: format!("Bearer {TOKEN}"),
             answers: VecDeque::new(),
@@ -144,6 +151,11 @@ impl Web {
         self.inner.lock().unwrap().takes_full = true;
     }
 
+    /// Every answer takes this long from now on.
+    pub fn take_time(&self, latency: Duration) {
+        self.inner.lock().unwrap().latency = latency;
+    }
+
     /// All requests that came.
     pub fn posted(&self) -> Vec<Posted> {
         self.inner.lock().unwrap().posted.clone()
@@ -176,10 +188,17 @@ async fn answer(
 ) -> (StatusCode, HeaderMap, String) {
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, 64 << 20).await.unwrap_or_default();
-    let mut inner = inner.lock().unwrap();
     let (method, uri, headers) = (parts.method, parts.uri.to_string(), parts.headers);
     let posted = Posted { at: Instant::now(), method, uri, headers, body };
-    inner.posted.push(posted.clone());
+    let latency = {
+        let mut inner = inner.lock().unwrap();
+        inner.posted.push(posted.clone());
+        inner.latency
+    };
+    if !latency.is_zero() {
+        sleep(latency).await;
+    }
+    let mut inner = inner.lock().unwrap();
     // Receivers like to quote what they refuse.
     let quoted = || format!("{posted:?}");
     if let Some((status, headers)) = inner.answers.pop_front() {

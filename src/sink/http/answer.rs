@@ -7,7 +7,7 @@ use std::{
 
 use reqwest::{Response, StatusCode, header::RETRY_AFTER};
 
-use crate::sink::Again;
+use crate::sink::{Again, LONGEST_ASKED_WAIT};
 
 /// So much of an answer is read, so that its connection can be used again.
 const MAX_ANSWER: usize = 64 << 10;
@@ -76,7 +76,8 @@ pub(super) async fn read(answer: reqwest::Result<Response>, address: &str) -> An
 }
 
 fn meaning(status: StatusCode, later: Option<&str>, address: String, now: SystemTime) -> Answer {
-    let soon = later.and_then(|it| wait(it, now)).map_or(Again::Soon, Again::After);
+    let later = later.and_then(|it| wait(it, now)).map(|it| it.min(LONGEST_ASKED_WAIT));
+    let soon = later.map_or(Again::Soon, Again::After);
     match status.as_u16() {
         200..=299 => Answer::Taken,
         400 | 413 | 422 => Answer::Refused(HttpError::Refused { address, status }),
@@ -131,6 +132,8 @@ mod tests {
             ("7", Some(7)),
             ("Sun, 06 Nov 1994 08:49:37 GMT", Some(7)),
             ("Sun, 06 Nov 1994 08:49:07 GMT", Some(0)),
+            ("18446744073709551615", Some(300)),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(300)),
             ("soon", None),
         ] {
             let Answer::Unavailable(_, again) = answer(503, Some(later)) else { panic!() };

@@ -81,6 +81,11 @@ impl Encoding {
         *request.body_mut() = Some(body);
     }
 
+    /// What a record adds to the body of a batch.
+    pub(super) fn size(&self, record: &Record) -> usize {
+        record.encoded(self.format).len() + 1
+    }
+
     fn media_type(&self) -> &'static str {
         match (self.batch, self.format) {
             (Batch::Ndjson, _) => "application/x-ndjson",
