@@ -35,6 +35,8 @@ pub use nomad_firehose::standin::nomad::{Table, Version};
 pub enum Fault {
     /// The records at these positions do not get through; the others do.
     Lose(Vec<usize>),
+    /// The first record does not get through, nor do later ones of its key.
+    LoseFirst,
     /// The first of these positions does not get through, the second is refused for good.
     LoseAndRefuse(usize, usize),
     /// Says that some did not get through, and not which.
@@ -71,6 +73,11 @@ pub struct FaultySink {
 impl FaultySink {
     pub fn fault(&self, fault: Fault) {
         self.faults.lock().unwrap().push_back(fault);
+    }
+
+    /// Refuses every call with a record of this key as a whole from now on.
+    pub fn suspect(&self, key: String) {
+        self.suspected.lock().unwrap().push(key);
     }
 
     /// The records with this key fail in so many calls from now on; those with others do not.
@@ -142,6 +149,9 @@ impl Sink for FaultySink {
             Some(Fault::Refuse(keys)) => self.refused.lock().unwrap().extend(keys.clone()),
             Some(Fault::Suspect(keys)) => self.suspected.lock().unwrap().extend(keys.clone()),
             Some(Fault::Lose(positions)) => lost.clone_from(positions),
+            Some(Fault::LoseFirst) => {
+                lost.extend((0..records.len()).filter(|it| records[*it].key == records[0].key));
+            }
             Some(Fault::LoseAndRefuse(first, _)) => lost.push(*first),
             Some(Fault::Unclear) => return Err(DeliverError::Failed(Vec::new())),
             Some(Fault::FailAfter) | None => (),
