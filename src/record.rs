@@ -95,6 +95,15 @@ impl Format {
             Self::CloudEvents => "application/cloudevents+json",
         }
     }
+
+    /// What it adds to a payload, at most as a rule: names of jobs can be of any length.
+    #[must_use]
+    pub fn beside(self) -> usize {
+        match self {
+            Self::Payload => 0,
+            Self::CloudEvents => 1 << 10,
+        }
+    }
 }
 
 impl Meta {

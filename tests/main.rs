@@ -4,6 +4,7 @@
 
 mod connecting;
 mod contract;
+mod delivering;
 mod environment;
 mod failover;
 #[allow(dead_code, reason = "the other test binary needs the rest")]

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nomad_firehose::{
+    record::Limits,
     standin::Fault as ServerFault,
     streams::{Allocations, Evaluations, Jobs, Resource},
 };
@@ -46,6 +47,8 @@ enum NomadFault {
 #[derive(Clone, Copy, Debug)]
 enum SinkFault {
     LoseFirst,
+    /// The records of an object fail in so many calls.
+    FailObject(u8, u8),
     FailAfter,
     Away,
 }
@@ -62,8 +65,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         Just(NomadFault::Dying),
         Just(NomadFault::Missing),
     ];
-    let sink =
-        prop_oneof![Just(SinkFault::LoseFirst), Just(SinkFault::FailAfter), Just(SinkFault::Away)];
+    let sink = prop_oneof![
+        Just(SinkFault::LoseFirst),
+        (0..OBJECTS, 1..5_u8).prop_map(|(object, calls)| SinkFault::FailObject(object, calls)),
+        Just(SinkFault::FailAfter),
+        Just(SinkFault::Away),
+    ];
     let step = prop_oneof![
         6 => change,
         1 => (0..OBJECTS).prop_map(Step::ChangeAgain),
@@ -75,6 +82,21 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Crash),
     ];
     proptest::collection::vec(step, 1..25)
+}
+
+/// What a sink takes in a call, and an object whose records it refuses without saying which of a
+/// call are at fault.
+fn sinks() -> impl Strategy<Value = (Limits, Option<u8>)> {
+    let records = prop_oneof![1..5_usize, Just(Limits::default().records)];
+    // A call has two or three records of this size, or all.
+    let bytes = prop_oneof![Just(1_000), Just(Limits::default().bytes)];
+    let limits = (records, bytes, any::<bool>()).prop_map(|(records, bytes, one_per_key)| Limits {
+        records,
+        bytes,
+        one_per_key,
+        ..Limits::default()
+    });
+    (limits, proptest::option::of(0..OBJECTS))
 }
 
 /// Whether a history may make duplicates, and what it did to each object.
@@ -113,12 +135,19 @@ async fn play<R: Resource>(
                 world.nomad.script("/v1/job/", ServerFault::status(404, "job not found"));
             }
             Step::Nomad(fault) => world.nomad.script("/v1/", server_fault(*fault)),
+            Step::Sink(SinkFault::FailObject(object, calls)) => {
+                let name = name(*object);
+                // One of these is its key, whatever the stream.
+                let keys =
+                    [uuid(&name), format!("default/{}", uuid(&name)), format!("default/{name}")];
+                keys.iter().for_each(|it| world.sink.fail(it, (*calls).into()));
+            }
             Step::Sink(fault) => {
                 told.may_repeat |= matches!(fault, SinkFault::FailAfter);
                 world.sink.fault(match fault {
-                    SinkFault::LoseFirst => Fault::Lose(vec![0]),
                     SinkFault::FailAfter => Fault::FailAfter,
                     SinkFault::Away => Fault::Away,
+                    SinkFault::LoseFirst | SinkFault::FailObject(..) => Fault::LoseFirst,
                 });
             }
             Step::Expire => {
@@ -240,11 +269,14 @@ proptest! {
     }
 
     #[test]
-    fn every_task_event_is_published_in_order(steps in steps()) {
+    fn every_task_event_is_published_in_order_but_for_those_that_are_refused(
+        steps in steps(),
+        (limits, culprit) in sinks(),
+    ) {
         paused(async {
             let mut world = World::new(Version::V1_0);
-            // What a receiver has to say that can fail records one by one.
-            world.sink.limits.one_per_key = true;
+            world.sink.limits = limits;
+            culprit.iter().for_each(|it| world.sink.suspect(uuid(&name(*it))));
             let told = play::<Allocations>(&world, &steps, |world, states, again| {
                 let rows: Vec<_> = states
                     .iter()
@@ -267,6 +299,10 @@ proptest! {
             let published = times(&world.sink);
             for (object, all) in &told.all {
                 let kept = &all[..all.len().min(10)];
+                if culprit == Some(*object) {
+                    prop_assert!(!kept.iter().any(|it| published.contains(it)));
+                    continue;
+                }
                 let mut seen: Vec<i64> = published.iter().copied().filter(|it| kept.contains(it)).collect();
                 if told.may_repeat {
                     // The first time that each was published.

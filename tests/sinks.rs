@@ -2,8 +2,11 @@
 //! Those whose receivers are servers of others are in the suite `servers`.
 
 pub mod contract;
+mod http;
 pub mod kinesis;
+mod kinesis_own;
 pub mod proxy;
+mod source;
 pub mod web;
 
 mod http_contract {

@@ -2,7 +2,7 @@
 //! on request, and a firehose that runs until it is told to stop.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -17,13 +17,16 @@ use nomad_firehose::{
     record::{Limits, Record},
     run::{Config, lead},
     shutdown::{self, Trigger},
-    sink::{DeliverError, Failure, FailureKind, Sink},
+    sink::{Again, DeliverError, Failure, FailureKind, Sink},
     standin,
     streams::Resource,
     watch::Scope,
 };
 use serde_json::{Map, Value};
-use tokio::{task::JoinHandle, time::sleep};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 pub use nomad_firehose::standin::nomad::{Table, Version};
 
@@ -32,6 +35,8 @@ pub use nomad_firehose::standin::nomad::{Table, Version};
 pub enum Fault {
     /// The records at these positions do not get through; the others do.
     Lose(Vec<usize>),
+    /// The first record does not get through, nor do later ones of its key.
+    LoseFirst,
     /// The first of these positions does not get through, the second is refused for good.
     LoseAndRefuse(usize, usize),
     /// Says that some did not get through, and not which.
@@ -44,6 +49,8 @@ pub enum Fault {
     FailAfter,
     /// Nothing gets through.
     Away,
+    /// Nothing gets through, and this says when to come back.
+    AwayFor(Again),
     /// Never answers.
     Hang,
     /// Standard output is gone.
@@ -57,13 +64,39 @@ pub struct FaultySink {
     faults: Arc<Mutex<VecDeque<Fault>>>,
     refused: Arc<Mutex<Vec<String>>>,
     suspected: Arc<Mutex<Vec<String>>>,
-    calls: Arc<Mutex<Vec<usize>>>,
+    /// How many more calls fail the records of each key.
+    failing: Arc<Mutex<HashMap<String, u32>>>,
+    calls: Arc<Mutex<Vec<(Instant, usize)>>>,
     pub limits: Limits,
 }
 
 impl FaultySink {
     pub fn fault(&self, fault: Fault) {
         self.faults.lock().unwrap().push_back(fault);
+    }
+
+    /// Refuses every call with a record of this key as a whole from now on.
+    pub fn suspect(&self, key: String) {
+        self.suspected.lock().unwrap().push(key);
+    }
+
+    /// The records with this key fail in so many calls from now on; those with others do not.
+    pub fn fail(&self, key: &str, calls: u32) {
+        self.failing.lock().unwrap().insert(key.to_owned(), calls);
+    }
+
+    /// Which of these records fail because of their keys.
+    fn failing(&self, records: &[Record]) -> Vec<usize> {
+        let mut failing = self.failing.lock().unwrap();
+        let keys: HashSet<_> = records.iter().map(|it| it.key.clone()).collect();
+        let mut failed = HashSet::new();
+        for key in keys {
+            if let Some(calls) = failing.get_mut(&*key).filter(|it| **it > 0) {
+                *calls -= 1;
+                failed.insert(key);
+            }
+        }
+        (0..records.len()).filter(|it| failed.contains(&records[*it].key)).collect()
     }
 
     pub fn records(&self) -> Vec<Record> {
@@ -90,23 +123,35 @@ impl FaultySink {
 
     /// Sizes of the calls so far.
     pub fn calls(&self) -> Vec<usize> {
-        self.calls.lock().unwrap().clone()
+        self.calls.lock().unwrap().iter().map(|(_, size)| *size).collect()
+    }
+
+    /// When the calls so far were made.
+    pub fn call_times(&self) -> Vec<Instant> {
+        self.calls.lock().unwrap().iter().map(|(at, _)| *at).collect()
     }
 }
 
 #[async_trait]
 impl Sink for FaultySink {
     async fn deliver(&self, records: &[Record]) -> Result<(), DeliverError> {
-        self.calls.lock().unwrap().push(records.len());
+        self.calls.lock().unwrap().push((Instant::now(), records.len()));
         let fault = self.faults.lock().unwrap().pop_front();
         let mut lost = Vec::new();
         match &fault {
             Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::Away) => return Err(DeliverError::unavailable("injected")),
+            Some(Fault::AwayFor(again)) => {
+                let source = "injected".into();
+                return Err(DeliverError::Unavailable { source, again: *again });
+            }
             Some(Fault::Gone) => return Err(DeliverError::Fatal("injected".into())),
             Some(Fault::Refuse(keys)) => self.refused.lock().unwrap().extend(keys.clone()),
             Some(Fault::Suspect(keys)) => self.suspected.lock().unwrap().extend(keys.clone()),
             Some(Fault::Lose(positions)) => lost.clone_from(positions),
+            Some(Fault::LoseFirst) => {
+                lost.extend((0..records.len()).filter(|it| records[*it].key == records[0].key));
+            }
             Some(Fault::LoseAndRefuse(first, _)) => lost.push(*first),
             Some(Fault::Unclear) => return Err(DeliverError::Failed(Vec::new())),
             Some(Fault::FailAfter) | None => (),
@@ -124,6 +169,7 @@ impl Sink for FaultySink {
             };
             return Err(DeliverError::Failed((0..records.len()).map(suspect).collect()));
         }
+        lost.extend(self.failing(records));
         let refused = self.refused.lock().unwrap().clone();
         let mut failures = Vec::new();
         for (position, record) in records.iter().enumerate() {

@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use reqwest::{Url, header::HeaderValue};
 
-use crate::env::{Env, Noted};
+use crate::env::{Env, Noted, redacted};
 
 /// What the official clients connect to by default.
 const NOMAD_DEFAULT: &str = "http://127.0.0.1:4646";
@@ -70,8 +70,11 @@ pub(super) fn receiver(env: &Env, name: &'static str) -> Result<Address, Noted> 
 }
 
 fn parse(env: &Env, name: &'static str, text: &str) -> Result<Address, Noted> {
+    // The query may be a secret, as the user info is.
+    let shown = redacted(text);
+    let shown = shown.split('?').next().unwrap_or_default();
     let Some((scheme, rest)) = text.split_once("://") else {
-        let what = format!("`{text}` has no scheme; write http://{text} or https://{text}");
+        let what = format!("`{shown}` has no scheme; write http://{shown} or https://{shown}");
         return Err(env.note(name, what));
     };
     match scheme.to_ascii_lowercase().as_str() {
@@ -81,9 +84,9 @@ fn parse(env: &Env, name: &'static str, text: &str) -> Result<Address, Noted> {
         "unix" => Ok(Address::Unix(rest.into())),
         "http" | "https" => match Url::parse(text) {
             Ok(url) => Ok(Address::Web(Web::new(url))),
-            Err(err) => Err(env.note(name, format!("`{text}`: {err}"))),
+            Err(err) => Err(env.note(name, format!("`{shown}`: {err}"))),
         },
-        _ => Err(env.note(name, format!("`{text}` is neither http, https nor unix"))),
+        _ => Err(env.note(name, format!("`{shown}` is neither http, https nor unix"))),
     }
 }
 

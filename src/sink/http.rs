@@ -90,7 +90,8 @@ impl Sink for Http {
             Batch::Off => (1, Limits::default().bytes),
             _ => (self.batch_records, self.batch_bytes),
         };
-        Limits { calls: self.workers, records, bytes, ..Limits::default() }
+        let beside = self.encoding.beside();
+        Limits { calls: self.workers, records, bytes, beside, one_per_key: false }
     }
 
     /// Only asks whether anybody is there: what a receiver takes is known once it has taken it.

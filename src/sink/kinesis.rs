@@ -41,8 +41,6 @@ const MOST_BYTES: usize = 10 << 20;
 /// Requests under way at once, which hides that each takes its time.
 const WORKERS: usize = 4;
 const MAX_WORKERS: usize = 64;
-/// What an envelope adds to a payload, by a safe margin.
-const ENVELOPE_BYTES: usize = 2 << 10;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
@@ -126,15 +124,11 @@ impl Sink for Kinesis {
     }
 
     fn limits(&self) -> Limits {
-        let envelope = match self.format {
-            Format::Payload => 0,
-            Format::CloudEvents => ENVELOPE_BYTES,
-        };
         Limits {
             calls: self.workers,
             records: MAX_RECORDS,
             bytes: self.request_bytes,
-            beside: MAX_KEY + envelope,
+            beside: MAX_KEY + self.format.beside(),
             // Those of one shard can fail while those of another do not.
             one_per_key: true,
         }

@@ -17,18 +17,25 @@ use axum::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use nomad_firehose::standin::serve;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinHandle, time::sleep};
+use tokio::{
+    net::TcpListener,
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 use super::contract::{LARGE, Receiver};
-use crate::firehose::Program;
+use crate::firehose::{Program, wait};
 
-const KEY: &str = "AKIDRIGHT";
+pub const KEY: &str = "AKIDRIGHT";
 
 /// A request, as far as tests look at it.
 #[derive(Clone, Debug)]
 pub struct Put {
+    pub at: Instant,
     pub keys: Vec<String>,
     pub failed: usize,
+    /// What comes with credentials that are for a time.
+    pub session: Option<String>,
 }
 
 #[derive(Default)]
@@ -60,6 +67,14 @@ impl Kinesis {
         self.inner.lock().unwrap().puts.clone()
     }
 
+    /// Waits until it has so many records; all that it has.
+    pub async fn took(&mut self, count: usize) -> Vec<(String, Value)> {
+        wait(&format!("{count} records come"), async || {
+            Some(self.received().await).filter(|it| it.len() >= count)
+        })
+        .await
+    }
+
     /// Every answer takes this long from now on.
     pub fn take_time(&self, latency: Duration) {
         self.inner.lock().unwrap().latency = latency;
@@ -85,6 +100,7 @@ async fn answer(
     headers: HeaderMap,
     body: Bytes,
 ) -> (StatusCode, String) {
+    let at = Instant::now();
     let latency = inner.lock().unwrap().latency;
     if !latency.is_zero() {
         sleep(latency).await;
@@ -129,7 +145,9 @@ async fn answer(
         }
     }
     let key = |it: &Value| it["PartitionKey"].as_str().unwrap().to_owned();
-    inner.puts.push(Put { keys: records.iter().map(key).collect(), failed });
+    let keys = records.iter().map(key).collect();
+    let session = headers.get("x-amz-security-token").map(|it| it.to_str().unwrap().to_owned());
+    inner.puts.push(Put { at, keys, failed, session });
     (StatusCode::OK, json!({"FailedRecordCount": failed, "Records": results}).to_string())
 }
 

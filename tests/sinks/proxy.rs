@@ -1,7 +1,13 @@
 //! What lies between a firehose and its receiver: a connection that can be cut, held up, or made
 //! to lose the answers.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -27,6 +33,7 @@ pub enum Way {
 pub struct Proxy {
     port: u16,
     way: watch::Sender<(Way, u64)>,
+    accepted: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -36,17 +43,25 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let own = listener.local_addr().unwrap().port();
         let (way, watched) = watch::channel((Way::Open, 0));
+        let accepted = Arc::new(AtomicUsize::default());
+        let counted = accepted.clone();
         let task = tokio::spawn(async move {
             loop {
                 let Ok((client, _)) = listener.accept().await else { continue };
+                counted.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(lead(client, port, watched.clone()));
             }
         });
-        Self { port: own, way, task }
+        Self { port: own, way, accepted, task }
     }
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// How many connections there have been.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     /// From now on. What is connected is cut, unless it is only held up or let go again.

@@ -77,6 +77,11 @@ impl Encoding {
         *request.body_mut() = Some(body);
     }
 
+    /// What a record adds to the body of a batch beside its payload.
+    pub(super) fn beside(&self) -> usize {
+        self.format.beside() + 1
+    }
+
     fn media_type(&self) -> &'static str {
         match (self.batch, self.format) {
             (Batch::Ndjson, _) => "application/x-ndjson",

@@ -50,7 +50,8 @@ pub(super) fn meaning(err: &SdkError<PutRecordsError>) -> (Meaning, &'static str
             return (Meaning::Unavailable(Again::Seldom), hint);
         }
         _ => {
-            let hint = "; check AWS_ENDPOINT_URL, the network and the credentials in AWS_*";
+            let hint =
+                "; check AWS_ENDPOINT_URL, AWS_REGION, the network and the credentials in AWS_*";
             return (Meaning::Unavailable(Again::Soon), hint);
         }
     };
