@@ -32,6 +32,8 @@ const LEAST_WAIT: Duration = Duration::from_millis(250);
 const GREATEST_WAIT: Duration = Duration::from_secs(30);
 /// The first wait where somebody has to mend something.
 const SELDOM: Duration = Duration::from_secs(5);
+/// A receiver that asks for a longer wait is asked again all the same.
+const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(300);
 /// So many rejections in a row, without one success, are taken for a receiver that is broken.
 const MAX_REJECTED_IN_A_ROW: u32 = 100;
 

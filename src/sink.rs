@@ -76,7 +76,7 @@ pub enum Again {
     Soon,
     /// Seldom: somebody has to mend something first.
     Seldom,
-    /// After this time: the receiver said so. The sink sees to it that it is not too long.
+    /// After this time: the receiver said so.
     After(Duration),
 }
 

@@ -163,7 +163,7 @@ async fn what_changes_again_while_it_fails_is_published_in_its_order_after_a_cra
 #[tokio::test(start_paused = true)]
 async fn a_backlog_fills_its_calls() {
     let world = one_by_one(20);
-    world.sink.fault(Fault::AwayFor(Again::After(Duration::from_secs(5))));
+    world.sink.fault(Fault::Away);
     change(&world, 0..100, "pending");
     let running = world.start::<Evaluations>();
     world.published(100).await;

@@ -84,7 +84,7 @@ impl Credentials {
 impl Token {
     /// The token in the file, if there is any in it, else the one in the environment.
     pub(crate) fn read(env: &Env, value: &'static str, file: &'static str) -> Result<Self, Noted> {
-        Self::read_as(env, value, file, header_value)
+        Self::read_as(env, value, file, "the token", header_value)
     }
 
     /// The same as the value of `Authorization`.
@@ -94,7 +94,9 @@ impl Token {
         value: &'static str,
         file: &'static str,
     ) -> Result<Self, Noted> {
-        Self::read_as(env, value, file, |token| header_value(&format!("Bearer {}", token.trim())))
+        Self::read_as(env, value, file, "the token", |token| {
+            header_value(&format!("Bearer {}", token.trim()))
+        })
     }
 }
 
@@ -106,7 +108,7 @@ impl Secrets<HeaderMap> {
         value: &'static str,
         file: &'static str,
     ) -> Result<Self, Noted> {
-        Self::read_as(env, value, file, header_lines)
+        Self::read_as(env, value, file, "the headers", header_lines)
     }
 }
 
@@ -116,11 +118,12 @@ impl<T: Clone + PartialEq> Secrets<T> {
         env: &Env,
         value: &'static str,
         file: &'static str,
+        what: &str,
         parse: Parse<T>,
     ) -> Result<Self, Noted> {
         let fixed = env.optional::<Secret>(value)?;
         let fixed = fixed.map(|it| parse(it.expose())).transpose();
-        let fixed = fixed.map_err(|err| env.note(value, format!("cannot use its value: {err}")));
+        let fixed = fixed.map_err(|err| env.note(value, format!("cannot use {what}: {err}")));
         let path = env.optional::<PathBuf>(file)?;
         let Some(path) = path else {
             return Ok(fixed?.map_or(Self::None, Self::Fixed));
@@ -129,8 +132,8 @@ impl<T: Clone + PartialEq> Secrets<T> {
             Ok(value) => Some(value),
             Err(TokenError::Empty) => fixed?,
             Err(err) => {
-                let what = format!("cannot use what is in {}: {err}", path.display());
-                return Err(env.note(file, what));
+                let problem = format!("cannot use {what} in {}: {err}", path.display());
+                return Err(env.note(file, problem));
             }
         };
         let latest = Mutex::new(Latest { value, warned: false });

@@ -6,8 +6,8 @@ use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Call, Delivery, Fatal, GREATEST_WAIT, LEAST_WAIT, SELDOM, queue::Queue, steps::Steps,
-    unavailable,
+    Call, Delivery, Fatal, GREATEST_WAIT, LEAST_WAIT, LONGEST_ASKED_WAIT, SELDOM, queue::Queue,
+    steps::Steps, unavailable,
 };
 use crate::{
     backoff::Trouble,
@@ -246,7 +246,8 @@ impl<'a> Outbox<'a> {
                 transient(&mut self.trouble, &*reason);
             }
             let mut now = Instant::now();
-            if !delivered && !std::mem::take(&mut self.fruitful) {
+            let news = waiting.iter().any(|key| !self.queue.has_failed(key));
+            if !delivered && news && !std::mem::take(&mut self.fruitful) {
                 // Perhaps the receiver takes nothing at all: others are tried next, and not at once.
                 now += self.trouble.backoff.next_wait();
                 self.pause_until(now);
@@ -273,11 +274,18 @@ impl<'a> Outbox<'a> {
                 backoff.slow_down(SELDOM);
                 backoff.next_wait()
             }
-            Again::After(wait) => wait.max(backoff.next_wait()),
+            Again::After(wait) => wait.min(LONGEST_ASKED_WAIT).max(backoff.next_wait()),
         };
-        self.pause_until(Instant::now() + wait);
+        let until = Instant::now() + wait;
+        self.pause_until(until);
+        let mut keys = HashSet::new();
         for (place, record) in call.into_places() {
+            keys.insert(record.key.clone());
             self.queue.put_back(place, record);
+        }
+        if let Again::After(_) = again {
+            // It may be these that the receiver does not want now.
+            self.queue.defer(keys, until);
         }
     }
 }

@@ -259,6 +259,19 @@ impl Queue {
         }
     }
 
+    /// These keys are to let others go first, from this moment on.
+    pub(super) fn defer(&mut self, keys: HashSet<Arc<str>>, until: Instant) {
+        for key in keys {
+            let held = self.held.entry(key).or_insert(Held { until, attempts: 0 });
+            held.until = held.until.max(until);
+        }
+    }
+
+    /// Whether a key is one that failed.
+    pub(super) fn has_failed(&self, key: &str) -> bool {
+        self.held.contains_key(key)
+    }
+
     /// Whether records that failed are still to get through.
     pub(super) fn is_holding(&self) -> bool {
         !self.held.is_empty()

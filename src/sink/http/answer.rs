@@ -12,9 +12,6 @@ use crate::sink::Again;
 /// So much of an answer is read, so that its connection can be used again.
 const MAX_ANSWER: usize = 64 << 10;
 
-/// A receiver that asks for a longer wait is asked again all the same.
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
-
 /// What became of a request.
 pub(super) enum Answer {
     Taken,
@@ -92,14 +89,11 @@ fn meaning(status: StatusCode, later: Option<&str>, address: String, now: System
 
 /// `Retry-After`: seconds, or a date.
 fn wait(text: &str, now: SystemTime) -> Option<Duration> {
-    let wait = match text.trim().parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let date = httpdate::parse_http_date(text.trim()).ok()?;
-            date.duration_since(now).unwrap_or_default()
-        }
-    };
-    Some(wait.min(LONGEST_WAIT))
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text.trim()).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -135,7 +129,6 @@ mod tests {
             ("7", Some(7)),
             ("Sun, 06 Nov 1994 08:49:37 GMT", Some(7)),
             ("Sun, 06 Nov 1994 08:49:07 GMT", Some(0)),
-            ("18446744073709551615", Some(300)),
             ("soon", None),
         ] {
             let Answer::Unavailable(_, again) = answer(503, Some(later)) else { panic!() };
