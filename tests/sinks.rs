@@ -8,6 +8,7 @@ mod kinesis_own;
 pub mod proxy;
 mod source;
 pub mod web;
+pub mod world;
 
 mod http_contract {
     crate::sink_contract!(crate::sinks::web::Posts<false>);

@@ -4,3 +4,5 @@
 pub mod contract;
 #[path = "../sinks/proxy.rs"]
 pub mod proxy;
+#[path = "../sinks/world.rs"]
+pub mod world;
