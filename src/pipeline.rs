@@ -74,7 +74,7 @@ async fn publish(
         tokio::select! {
             biased;
             () = stop.requested() => break Ended::Stopped,
-            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+            () = reached(due), if due.is_some() => {
                 match checkpoint.save().await {
                     Ok(()) | Err(LeaderError::Unavailable { .. }) => (),
                     Err(LeaderError::Over) => return Ok(Ended::Over),
@@ -97,7 +97,7 @@ async fn publish(
                 }
                 None => break Ended::Over,
             },
-            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
+            () = reached(next), if next.is_some() => {
                 match call(&mut outbox, &mut checkpoint, stop).await {
                     None => (),
                     Some(Ended::Over) => return Ok(Ended::Over),
@@ -110,6 +110,13 @@ async fn publish(
     checkpoint.note(0);
     checkpoint.save_last().await;
     finished.map(|()| ended)
+}
+
+/// Waits until an instant. A timer would take a millisecond also for one that is past.
+async fn reached(at: Option<Instant>) {
+    if let Some(at) = at.filter(|it| *it > Instant::now()) {
+        sleep_until(at).await;
+    }
 }
 
 /// Makes one call to the sink; `Some` where the term or the process is to end.

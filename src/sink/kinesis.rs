@@ -39,7 +39,7 @@ const REQUEST_BYTES: usize = 5 << 20;
 /// The most that either can be set to.
 const MOST_BYTES: usize = 10 << 20;
 /// Requests under way at once, which hides that each takes its time.
-const WORKERS: usize = 4;
+const WORKERS: usize = 8;
 const MAX_WORKERS: usize = 64;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
