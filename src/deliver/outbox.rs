@@ -29,6 +29,8 @@ pub struct Outbox<'a> {
     paused: Option<Instant>,
     /// Whether anything got through since a call failed as a whole.
     fruitful: bool,
+    /// Keys of records that the receiver was not available for, until they get through.
+    missed: HashSet<Arc<str>>,
 }
 
 /// A call that has ended.
@@ -64,6 +66,7 @@ impl<'a> Outbox<'a> {
             trouble: Trouble::new(LEAST_WAIT, GREATEST_WAIT),
             paused: None,
             fruitful: true,
+            missed: HashSet::new(),
         }
     }
 
@@ -220,6 +223,7 @@ impl<'a> Outbox<'a> {
             if settled {
                 self.steps.settled(place, record.mark, cursor);
                 self.queue.settle(place, &record);
+                self.missed.remove(&record.key);
             } else {
                 unsettled.insert(record.key.clone());
                 self.queue.put_back(place, record);
@@ -253,7 +257,7 @@ impl<'a> Outbox<'a> {
                 self.pause_until(now);
             }
             self.queue.hold(&waiting, now);
-        } else if unsettled.is_empty() && !self.queue.is_holding() {
+        } else if unsettled.is_empty() && !self.queue.is_holding() && self.missed.is_empty() {
             over(&mut self.trouble);
         }
         Ok(())
@@ -274,7 +278,7 @@ impl<'a> Outbox<'a> {
                 backoff.slow_down(SELDOM);
                 backoff.next_wait()
             }
-            Again::After(wait) => wait.min(LONGEST_ASKED_WAIT).max(backoff.next_wait()),
+            Again::After(wait) => wait.clamp(LEAST_WAIT, LONGEST_ASKED_WAIT),
         };
         let until = Instant::now() + wait;
         self.pause_until(until);
@@ -285,8 +289,9 @@ impl<'a> Outbox<'a> {
         }
         if let Again::After(_) = again {
             // It may be these that the receiver does not want now.
-            self.queue.defer(keys, until);
+            self.queue.defer(&keys, until);
         }
+        self.missed.extend(keys);
     }
 }
 

@@ -260,9 +260,9 @@ impl Queue {
     }
 
     /// These keys are to let others go first, from this moment on.
-    pub(super) fn defer(&mut self, keys: HashSet<Arc<str>>, until: Instant) {
+    pub(super) fn defer(&mut self, keys: &HashSet<Arc<str>>, until: Instant) {
         for key in keys {
-            let held = self.held.entry(key).or_insert(Held { until, attempts: 0 });
+            let held = self.held.entry(key.clone()).or_insert(Held { until, attempts: 0 });
             held.until = held.until.max(until);
         }
     }

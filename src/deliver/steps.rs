@@ -21,7 +21,10 @@ pub(super) struct Steps {
 struct Step {
     /// Every record before this place comes first.
     place: u64,
-    silent: Vec<Mark>,
+    /// The place of the first of the steps that it was made of.
+    since: u64,
+    /// Each with the place that it had.
+    silent: Vec<(u64, Mark)>,
     to: Option<Move>,
 }
 
@@ -44,19 +47,19 @@ impl Steps {
         if silent.is_empty() && to.is_none() {
             return;
         }
+        let silent = silent.into_iter().map(|mark| (place, mark));
         let full = self.waiting.len() >= MAX_STEPS;
         match self.waiting.back_mut() {
             Some(last) if full && !is_lower(&last.to) => {
                 last.place = place;
-                last.silent.extend(silent);
                 let mut latest = HashMap::new();
-                last.silent.drain(..).for_each(|it| {
-                    latest.insert(object(&it), it);
+                last.silent.drain(..).chain(silent).for_each(|it| {
+                    latest.insert(object(&it.1), it);
                 });
                 last.silent.extend(latest.into_values());
                 last.to = to.or(last.to.take());
             }
-            _ => self.waiting.push_back(Step { place, silent, to }),
+            _ => self.waiting.push_back(Step { place, since: place, silent: silent.collect(), to }),
         }
     }
 
@@ -76,13 +79,20 @@ impl Steps {
     /// Takes the steps that come before `place`, up to which all records are settled.
     pub(super) fn advance(&mut self, place: u64, cursor: &mut Cursor) {
         while let Some(step) = self.waiting.pop_front_if(|it| it.place <= place) {
-            step.silent.iter().for_each(|mark| cursor.apply(*mark));
+            for (place, mark) in step.silent {
+                // A record that came after it says more.
+                let object = object(&mark);
+                if self.early.get(&object).is_none_or(|(settled, _)| *settled < place) {
+                    self.early.remove(&object);
+                    cursor.apply(mark);
+                }
+            }
             if let Some(to) = &step.to {
                 cursor.go(to);
             }
             self.early.values().for_each(|(_, mark)| cursor.apply(*mark));
             match self.waiting.front() {
-                Some(next) => self.early.retain(|_, (place, _)| *place >= next.place),
+                Some(next) => self.early.retain(|_, (place, _)| *place >= next.since),
                 None => self.early.clear(),
             }
         }
@@ -160,6 +170,24 @@ mod tests {
         assert_eq!(cursor.floor(), Index(99));
         assert_eq!(cursor.object(1), Some((Index(99), 99)));
         assert!(steps.waiting.is_empty() && steps.early.is_empty());
+    }
+
+    #[test]
+    fn a_step_that_was_put_off_does_not_undo_what_was_settled_meanwhile() {
+        let (mut steps, mut cursor) = (Steps::default(), Cursor::new(Kind::Objects));
+        for place in 1..20 {
+            steps.add(place, vec![mark(place, place)], Some(Move::Reach(Index(0))));
+        }
+        // Objects 10 and 19 change again after what was silent about them, and 12 before.
+        steps.settled(11, mark(12, 11), &mut cursor);
+        steps.settled(15, mark(10, 15), &mut cursor);
+        steps.settled(19, mark(19, 25), &mut cursor);
+        steps.advance(5, &mut cursor);
+        steps.advance(20, &mut cursor);
+        assert_eq!(cursor.object(10), Some((Index(15), 15)));
+        assert_eq!(cursor.object(12), Some((Index(12), 12)));
+        assert_eq!(cursor.object(19), Some((Index(25), 25)));
+        assert_eq!(cursor.object(11), Some((Index(11), 11)));
     }
 
     #[test]

@@ -6,13 +6,14 @@ use std::{
         Arc, Mutex as Quick, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
-use lapin::{Channel, Confirmation, ErrorKind, options::BasicPublishOptions, types::ShortString};
+use lapin::{Channel, Confirmation, options::BasicPublishOptions, types::ShortString};
 use rustls::ClientConfig;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::timeout};
 
 use super::{Again, Connect, DeliverError, Failure, FailureKind, Sink};
 use crate::{
@@ -27,7 +28,7 @@ mod link;
 mod message;
 
 use address::Broker;
-use link::{Link, LinkError, Turn};
+use link::{Link, LinkError, Turn, telling};
 use message::{KeyTooLong, RoutingKey};
 
 /// Records of one call: confirms are cheap where many are under way.
@@ -37,6 +38,8 @@ const MAX_BYTES: usize = 4 << 20;
 const LEAST_CALLS: usize = 4;
 /// Messages handed to the connection at once; beyond this, more of them gain nothing.
 const PUBLISH_AHEAD: usize = 256;
+/// How long a connection that was cut may take to give everything up that waits in it.
+const CUT_LIMIT: Duration = Duration::from_secs(5);
 /// More channels than this are a mistake: RabbitMQ allows a connection 2,047.
 const MAX_WORKERS: usize = 256;
 
@@ -167,12 +170,7 @@ impl Sink for Amqp {
     async fn deliver(&self, records: &[Record]) -> Result<(), DeliverError> {
         let turn = self.turn().await.map_err(|err| self.unavailable(err))?;
         let call = Call::new(records);
-        let lost = tokio::select! {
-            ended = self.publish(turn.channel(), &call) => {
-                ended.err().map(|err| turn.link().closed(err))
-            }
-            silent = turn.link().silent(|| call.steps.load(Ordering::Relaxed)) => Some(silent),
-        };
+        let lost = self.publish_within(&turn, &call).await?;
         if lost.is_none() {
             turn.link().is_heard_of();
             turn.end();
@@ -212,7 +210,7 @@ impl Amqp {
         let turn = link.turn();
         *place = Some(link);
         // There are as many channels as calls.
-        turn.ok_or_else(|| LinkError::Slow(String::new()))
+        turn.ok_or(LinkError::Busy)
     }
 
     /// Connects to the first broker that lets us in.
@@ -228,7 +226,28 @@ impl Amqp {
             }
         }
         // There is at least one broker.
-        Err(first.unwrap_or_else(|| LinkError::Slow(String::new())))
+        Err(first.unwrap_or(LinkError::Busy))
+    }
+
+    /// Publishes the messages of a call; what became of the connection, where it is lost.
+    async fn publish_within(
+        &self,
+        turn: &Turn,
+        call: &Call<'_>,
+    ) -> Result<Option<LinkError>, DeliverError> {
+        let publishing = self.publish(turn.channel(), call);
+        tokio::pin!(publishing);
+        tokio::select! {
+            ended = &mut publishing => Ok(ended.err().map(|err| turn.link().closed(err))),
+            silent = turn.link().silent(|| call.steps.load(Ordering::Relaxed)) => {
+                // What is confirmed and what came back is known once all of the call has ended.
+                turn.link().cut();
+                match timeout(CUT_LIMIT, &mut publishing).await {
+                    Ok(_) => Ok(Some(silent)),
+                    Err(_) => Err(self.unavailable(silent)),
+                }
+            }
+        }
     }
 
     /// Publishes the messages of a call in order, and waits until all are confirmed.
@@ -241,7 +260,7 @@ impl Amqp {
                 Ok(key) => key,
                 Err(err) => {
                     call.settle(at, Settled::TooLong(err));
-                    return Ok(None);
+                    return Ok::<_, lapin::Error>(None);
                 }
             };
             let body = record.encoded(self.format);
@@ -253,25 +272,19 @@ impl Amqp {
         });
         let mut sends = sends.buffered(PUBLISH_AHEAD);
         let mut confirms = Vec::with_capacity(call.records.len());
-        let mut failed = None;
+        let mut failed: Option<lapin::Error> = None;
         while let Some(sent) = sends.next().await {
             match sent {
                 Ok(sent) => confirms.extend(sent),
-                Err(err) => {
-                    failed = Some(err);
-                    break;
-                }
+                // The others are handed over all the same, and fail as well: any confirm can tell
+                // of a message that came back.
+                Err(err) => failed = Some(failed.map_or(err.clone(), |it| telling(it, err))),
             }
         }
         for (at, confirm) in confirms {
             match confirm.await {
                 Ok(confirmation) => call.confirmed(at, confirmation),
-                Err(err) => {
-                    failed = Some(match failed {
-                        Some(other) => telling(other, err),
-                        None => err,
-                    });
-                }
+                Err(err) => failed = Some(failed.map_or(err.clone(), |it| telling(it, err))),
             }
         }
         failed.map_or(Ok(()), Err)
@@ -376,15 +389,5 @@ impl<'a> Call<'a> {
             }
         }
         self.settle(at, settled);
-    }
-}
-
-/// Of two errors the one that tells more: what the broker said, and not what follows from it.
-fn telling(one: lapin::Error, other: lapin::Error) -> lapin::Error {
-    match (one.kind(), other.kind()) {
-        (ErrorKind::ProtocolError(_), _) => one,
-        (_, ErrorKind::ProtocolError(_)) => other,
-        (ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidConnectionState(_), _) => other,
-        _ => one,
     }
 }

@@ -82,6 +82,8 @@ pub(super) enum LinkError {
         #[source]
         source: lapin::Error,
     },
+    #[error("every channel to RabbitMQ is in use; this is a defect in the sink")]
+    Busy,
     #[error("RabbitMQ at {0} has confirmed nothing for {SILENCE_LIMIT:?}")]
     Silent(String),
 }
@@ -294,6 +296,16 @@ impl Slot {
 impl Drop for Socket {
     fn drop(&mut self) {
         self.0.cut();
+    }
+}
+
+/// Of two errors the one that tells more: what the broker said, and not what follows from it.
+pub(super) fn telling(one: lapin::Error, other: lapin::Error) -> lapin::Error {
+    match (one.kind(), other.kind()) {
+        (ErrorKind::ProtocolError(_), _) => one,
+        (_, ErrorKind::ProtocolError(_)) => other,
+        (ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidConnectionState(_), _) => other,
+        _ => one,
     }
 }
 
