@@ -136,6 +136,12 @@ impl FaultySink {
 impl Sink for FaultySink {
     async fn deliver(&self, records: &[Record]) -> Result<(), DeliverError> {
         self.calls.lock().unwrap().push((Instant::now(), records.len()));
+        assert!(records.len() <= self.limits.records, "{} in a call", records.len());
+        let keys: HashSet<_> = records.iter().map(|it| &it.key).collect();
+        assert!(
+            !self.limits.one_per_key || keys.len() == records.len(),
+            "a key is twice in a call"
+        );
         let fault = self.faults.lock().unwrap().pop_front();
         let mut lost = Vec::new();
         match &fault {

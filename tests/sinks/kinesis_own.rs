@@ -7,6 +7,7 @@ use std::{
 };
 
 use axum::{Router, extract::State};
+use nomad_firehose::standin::nomad::Table;
 use tokio::time::Instant;
 
 use super::{
@@ -14,7 +15,10 @@ use super::{
     kinesis::{KEY, Kinesis, most_of_one_key},
     source::{Source, each_once, id},
 };
-use crate::firehose::{CONFIGURATION, Program, Served, when};
+use crate::{
+    firehose::{CONFIGURATION, Program, Served, when},
+    support::allocation,
+};
 
 struct World {
     source: Source,
@@ -43,30 +47,43 @@ impl World {
 }
 
 #[tokio::test]
-async fn requests_are_full_and_have_no_key_twice() {
+async fn a_backlog_fills_its_requests() {
     const COUNT: usize = 3_000;
     let mut world = World::new().await;
     world.kinesis.take_time(Duration::from_millis(200));
     world.source.evaluations("web", 0..COUNT);
     let running = world.program().start();
     world.kinesis.took(COUNT).await;
-    // They change again, some of them more than once while the first change is under way.
-    for _ in 0..3 {
-        world.source.evaluations("again", 0..300);
-    }
-    world.kinesis.took(COUNT + 300).await;
     running.stop().await;
-    let received = world.kinesis.received().await;
-    each_once(&received[..COUNT], 0..COUNT);
-    assert!(received[COUNT..].iter().all(|(_, body)| body["JobID"] == "again"));
+    each_once(&world.kinesis.received().await, 0..COUNT);
     let puts = world.kinesis.puts();
     let sizes: Vec<_> = puts.iter().map(|it| it.keys.len()).collect();
     assert!(sizes.iter().all(|it| *it <= 500), "{sizes:?}");
-    assert!(puts.iter().all(|it| most_of_one_key(it) == 1), "a key is twice in a request");
     // What was read before the first call began makes a call of its own.
     let full = sizes.iter().filter(|it| **it == 500).count();
     assert!(full >= 4, "{sizes:?}");
-    assert!(sizes.len() <= COUNT / 500 + 3 + 3, "{sizes:?}");
+    assert!(sizes.len() <= COUNT / 500 + 3, "{sizes:?}");
+}
+
+#[tokio::test]
+async fn no_request_has_two_records_of_one_key() {
+    let mut world = World::new().await;
+    let times: Vec<i64> = (1..9).collect();
+    let row = |it| (Table::Allocations, allocation(&format!("a{it}"), &times));
+    world.source.nomad.upsert_many((0..50).map(row).collect::<Vec<_>>());
+    let program = world.source.program("allocations");
+    let running = Kinesis::sink(program, world.kinesis.port()).start();
+    let received = world.kinesis.took(50 * times.len()).await;
+    running.stop().await;
+    for it in 0..50 {
+        let name = format!("a{it}.web[0]");
+        let of = received.iter().filter(|(_, body)| body["Name"] == name.as_str());
+        let came: Vec<_> = of.map(|(_, it)| it["TaskEvent"]["Time"].as_i64().unwrap()).collect();
+        assert_eq!(came, times, "{name}");
+    }
+    let puts = world.kinesis.puts();
+    assert!(puts.iter().all(|it| most_of_one_key(it) == 1), "a key is twice in a request");
+    assert!(puts.len() < 50, "{} requests", puts.len());
 }
 
 #[tokio::test]
