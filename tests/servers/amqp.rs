@@ -10,7 +10,10 @@ use tokio::time::sleep;
 use super::rabbitmq::{EXCHANGE, Message, Node};
 use crate::{
     firehose::{Process, Program, Served, wait},
-    sinks::contract::{LARGE, Receiver},
+    sinks::{
+        contract::{LARGE, Receiver},
+        proxy::{Proxy, Way},
+    },
     support::{allocation, node},
 };
 
@@ -249,6 +252,30 @@ async fn a_broker_that_is_short_of_memory_is_waited_for_and_gets_nothing_twice()
     let more = world.broker.take("events").await;
     assert_eq!(names(&messages), ["b", "c", "d"]);
     assert!(more.is_empty(), "{:?}", names(&more));
+}
+
+#[tokio::test]
+async fn a_connection_that_goes_silent_is_given_up_and_nothing_is_lost() {
+    let mut world = bound().await;
+    let proxy = Proxy::to(world.broker.port()).await;
+    world.nodes(&["a"]);
+    let address = format!("amqp://127.0.0.1:{}?heartbeat=2", proxy.port());
+    let running = world.stream("nodes", &address).start();
+    world.messages("events", 1).await;
+    // What is published comes, and no confirm and no heartbeat comes back.
+    proxy.set(Way::Deaf);
+    world.nodes(&["b"]);
+    running.logs("the receiver is not available").await;
+    proxy.set(Way::Open);
+    world.nodes(&["c"]);
+    let mut came = Vec::new();
+    wait("the last one comes", async || {
+        came.extend(names(&world.broker.take("events").await));
+        came.iter().any(|it| it == "c").then_some(())
+    })
+    .await;
+    running.stop().await;
+    assert!(came.iter().filter(|it| *it == "b").count() >= 2, "nothing came twice: {came:?}");
 }
 
 #[tokio::test]
