@@ -3,7 +3,7 @@
 //! The invariant of the whole program is here: a checkpoint is saved only after the sink has every
 //! record up to it for good, and only by the process whose term it is.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use tokio::{
     sync::mpsc,
@@ -75,7 +75,7 @@ async fn publish(
             biased;
             () = stop.requested() => break Ended::Stopped,
             () = reached(due), if due.is_some() => {
-                match checkpoint.save().await {
+                match meanwhile(&mut outbox, checkpoint.save()).await {
                     Ok(()) | Err(LeaderError::Unavailable { .. }) => (),
                     Err(LeaderError::Over) => return Ok(Ended::Over),
                 }
@@ -86,6 +86,8 @@ async fn publish(
                 checkpoint.note(count);
                 if let Err(err) = settled {
                     // What is confirmed stays confirmed, whatever became of the rest.
+                    let _ = outbox.finish(&mut checkpoint.cursor).await;
+                    checkpoint.note(0);
                     checkpoint.save_last().await;
                     return Err(err);
                 }
@@ -119,6 +121,15 @@ async fn reached(at: Option<Instant>) {
     }
 }
 
+/// Waits for something while calls to the sink go on.
+async fn meanwhile<T>(outbox: &mut Outbox<'_>, work: impl Future<Output = T>) -> T {
+    tokio::select! {
+        biased;
+        done = work => done,
+        never = outbox.go_on() => match never {},
+    }
+}
+
 /// Makes one call to the sink; `Some` where the term or the process is to end.
 async fn call(
     outbox: &mut Outbox<'_>,
@@ -126,7 +137,7 @@ async fn call(
     stop: &Shutdown,
 ) -> Option<Ended> {
     let call = outbox.next_call()?;
-    if let Some(ended) = checkpoint.make_room(outbox.calling(), stop).await {
+    if let Some(ended) = checkpoint.make_room(outbox, stop).await {
         return Some(ended);
     }
     if !checkpoint.term.holds() {
@@ -217,15 +228,16 @@ impl<'a> Checkpoint<'a> {
         }
     }
 
-    /// Saves what is unsaved before so many more records would make it too much.
-    async fn make_room(&mut self, records: usize, stop: &Shutdown) -> Option<Ended> {
+    /// Saves what is unsaved before the records in calls would make it too much.
+    async fn make_room(&mut self, outbox: &mut Outbox<'_>, stop: &Shutdown) -> Option<Ended> {
+        let records = outbox.calling();
         let overdue = |due: Option<Instant>| due.is_some_and(|due| due <= Instant::now());
         let full = self.unsaved > 0 && self.unsaved + records > MAX_UNSAVED;
         if !full && !overdue(self.due()) {
             return None;
         }
         loop {
-            match self.save().await {
+            match meanwhile(outbox, self.save()).await {
                 Ok(()) => return None,
                 Err(LeaderError::Over) => return Some(Ended::Over),
                 Err(LeaderError::Unavailable { .. }) if !full => return None,
@@ -234,7 +246,7 @@ impl<'a> Checkpoint<'a> {
             let wait = self.not_before.unwrap_or_else(Instant::now);
             tokio::select! {
                 () = stop.requested() => return Some(Ended::Stopped),
-                () = sleep_until(wait) => (),
+                () = meanwhile(outbox, sleep_until(wait)) => (),
             }
         }
     }

@@ -71,8 +71,7 @@ pub(super) fn receiver(env: &Env, name: &'static str) -> Result<Address, Noted> 
 
 fn parse(env: &Env, name: &'static str, text: &str) -> Result<Address, Noted> {
     // The query may be a secret, as the user info is.
-    let shown = redacted(text);
-    let shown = shown.split('?').next().unwrap_or_default();
+    let shown = redacted(text.split('?').next().unwrap_or_default());
     let Some((scheme, rest)) = text.split_once("://") else {
         let what = format!("`{shown}` has no scheme; write http://{shown} or https://{shown}");
         return Err(env.note(name, what));

@@ -1,6 +1,12 @@
 //! What a term still has to publish, and what becomes of each call.
 
-use std::{collections::HashSet, future::pending, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    convert::Infallible,
+    future::pending,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep};
@@ -11,11 +17,14 @@ use super::{
 };
 use crate::{
     backoff::Trouble,
-    cursor::{Cursor, Mark, Move},
+    cursor::{Cursor, Mark, Move, Since},
     error::Chain,
     record::Record,
     sink::{Again, DeliverError, Failure, FailureKind},
 };
+
+/// Records in calls under way: beyond this, no further call is made.
+const MOST_CALLING: usize = 10_000;
 
 /// What a term still has to publish.
 pub struct Outbox<'a> {
@@ -24,6 +33,8 @@ pub struct Outbox<'a> {
     steps: Steps,
     calls: FuturesUnordered<BoxFuture<'a, Done>>,
     most_calls: usize,
+    /// Calls that have ended, and were not asked for yet.
+    ended: VecDeque<Done>,
     trouble: Trouble,
     /// No call is made before this.
     paused: Option<Instant>,
@@ -63,6 +74,7 @@ impl<'a> Outbox<'a> {
             steps: Steps::default(),
             calls: FuturesUnordered::new(),
             most_calls: limits.calls,
+            ended: VecDeque::new(),
             trouble: Trouble::new(LEAST_WAIT, GREATEST_WAIT),
             paused: None,
             fruitful: true,
@@ -89,13 +101,14 @@ impl<'a> Outbox<'a> {
     /// waits is settled.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.queue.wants_more() && !self.steps.is_barred()
+        self.queue.wants_more() && !self.steps.is_barred() && !self.steps.is_full()
     }
 
     /// When the next call can be made, if there is anything to send and not too much under way.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
-        if self.calls.len() >= self.most_calls {
+        let under_way = self.calls.len() + self.ended.len();
+        if under_way >= self.most_calls || self.calling() >= MOST_CALLING {
             return None;
         }
         let at = self.queue.next_at(Instant::now())?;
@@ -124,31 +137,46 @@ impl<'a> Outbox<'a> {
 
     /// Waits for a call to end; for ever where there is none.
     pub async fn done(&mut self) -> Done {
+        if let Some(done) = self.ended.pop_front() {
+            return done;
+        }
         match self.calls.next().await {
             Some(done) => done,
             None => pending().await,
         }
     }
 
+    /// Lets calls go on while something else is waited for.
+    pub async fn go_on(&mut self) -> Infallible {
+        while let Some(done) = self.calls.next().await {
+            self.ended.push_back(done);
+        }
+        pending().await
+    }
+
     /// Waits for all calls to end, for the grace period.
     pub async fn finish(&mut self, cursor: &mut Cursor) -> Result<(), Fatal> {
         let late = sleep(self.delivery.grace);
         tokio::pin!(late);
-        while !self.calls.is_empty() {
+        let mut result = Ok(());
+        while self.calls.len() + self.ended.len() > 0 {
             tokio::select! {
                 biased;
-                done = self.done() => self.settle(done, cursor).await?,
+                done = self.done() => {
+                    let settled = self.settle(done, cursor).await;
+                    result = result.and(settled);
+                }
                 () = &mut late => {
                     tracing::warn!(
                         records = self.calling(),
                         "the sink did not answer within the grace period; these records may be \
                          published again"
                     );
-                    return Ok(());
+                    break;
                 }
             }
         }
-        Ok(())
+        result
     }
 
     /// Notes in `cursor` what is durable after a call; what is to be sent again goes back.
@@ -189,7 +217,9 @@ impl<'a> Outbox<'a> {
         let alone = failed.len() == 1;
         let moves = cursor.moves();
         let mut delivered = false;
-        let mut suspects = 0;
+        let mut suspects = Vec::new();
+        let mut suspected = false;
+        let mut fatal = None;
         // What follows an unsettled record of the same key is sent again with it, lest the
         // checkpoint pass it.
         let mut unsettled: HashSet<Arc<str>> = HashSet::new();
@@ -209,11 +239,16 @@ impl<'a> Outbox<'a> {
                     false
                 }
                 Some((FailureKind::Suspect, _)) if !alone => {
-                    suspects += 1;
+                    suspects.push(place);
                     false
                 }
                 Some((FailureKind::Rejected | FailureKind::Suspect, source)) => {
-                    let given_up = self.delivery.reject(&record, source, &mut self.trouble).await?;
+                    // What was confirmed is noted, whatever becomes of this one.
+                    let given_up = self.delivery.reject(&record, source, &mut self.trouble).await;
+                    let given_up = given_up.unwrap_or_else(|err| {
+                        fatal.get_or_insert(err);
+                        false
+                    });
                     if !given_up {
                         waiting.insert(record.key.clone());
                     }
@@ -222,14 +257,16 @@ impl<'a> Outbox<'a> {
             };
             if settled {
                 self.steps.settled(place, record.mark, cursor);
-                self.queue.settle(place, &record);
+                suspected |= self.queue.settle(place, &record);
                 self.missed.remove(&record.key);
             } else {
                 unsettled.insert(record.key.clone());
                 self.queue.put_back(place, record);
             }
         }
+        // A start from now has no position before the first list is through.
         if cursor.moves() != moves
+            && cursor.since() != Since::Now
             && let Some(below) = self.queue.below()
         {
             cursor.reach(below);
@@ -239,9 +276,9 @@ impl<'a> Outbox<'a> {
             self.fruitful = true;
             self.trouble.backoff.reset();
         }
-        if suspects > 0 {
+        if !suspects.is_empty() {
             self.queue.narrow(suspects);
-        } else if delivered {
+        } else if delivered && (suspected || !self.queue.has_suspects()) {
             self.queue.widen();
         }
         if !waiting.is_empty() {
@@ -251,7 +288,8 @@ impl<'a> Outbox<'a> {
             }
             let mut now = Instant::now();
             let news = waiting.iter().any(|key| !self.queue.has_failed(key));
-            if !delivered && news && !std::mem::take(&mut self.fruitful) {
+            let paused = self.is_paused(now);
+            if !delivered && news && !paused && !std::mem::take(&mut self.fruitful) {
                 // Perhaps the receiver takes nothing at all: others are tried next, and not at once.
                 now += self.trouble.backoff.next_wait();
                 self.pause_until(now);
@@ -260,7 +298,11 @@ impl<'a> Outbox<'a> {
         } else if unsettled.is_empty() && !self.queue.is_holding() && self.missed.is_empty() {
             over(&mut self.trouble);
         }
-        Ok(())
+        fatal.map_or(Ok(()), Err)
+    }
+
+    fn is_paused(&self, now: Instant) -> bool {
+        self.paused.is_some_and(|it| it > now)
     }
 
     fn pause_until(&mut self, at: Instant) {
@@ -271,16 +313,19 @@ impl<'a> Outbox<'a> {
     fn unavailable(&mut self, call: Call, err: &(dyn std::error::Error + 'static), again: Again) {
         self.delivery.metrics.delivery_retries.one();
         unavailable(&mut self.trouble, err);
+        let now = Instant::now();
+        let paused = self.is_paused(now);
         let backoff = &mut self.trouble.backoff;
+        if again == Again::Seldom {
+            backoff.slow_down(SELDOM);
+        }
         let wait = match again {
-            Again::Soon => backoff.next_wait(),
-            Again::Seldom => {
-                backoff.slow_down(SELDOM);
-                backoff.next_wait()
-            }
             Again::After(wait) => wait.clamp(LEAST_WAIT, LONGEST_ASKED_WAIT),
+            // All calls that were under way fail together, and that is one failure.
+            Again::Soon | Again::Seldom if paused => Duration::ZERO,
+            Again::Soon | Again::Seldom => backoff.next_wait(),
         };
-        let until = Instant::now() + wait;
+        let until = now + wait;
         self.pause_until(until);
         let mut keys = HashSet::new();
         for (place, record) in call.into_places() {

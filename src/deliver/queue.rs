@@ -36,6 +36,8 @@ pub(super) struct Queue {
     busy: HashSet<Arc<str>>,
     /// Keys of which a record failed, until one gets through.
     held: HashMap<Arc<str>, Held>,
+    /// Places of records of which one is at fault.
+    suspects: HashSet<u64>,
     /// No call has more records than this: half of those of which one is at fault, and twice as
     /// many when a call gets through.
     ceiling: usize,
@@ -88,6 +90,7 @@ impl Queue {
             calling: BTreeMap::new(),
             busy: HashSet::new(),
             held: HashMap::new(),
+            suspects: HashSet::new(),
             ceiling: limits.records,
         }
     }
@@ -108,11 +111,12 @@ impl Queue {
         self.insert(place, record);
     }
 
-    /// A record of a call is delivered, or given up.
-    pub(super) fn settle(&mut self, place: u64, record: &Record) {
+    /// A record of a call is delivered, or given up; whether it was one of which one is at fault.
+    pub(super) fn settle(&mut self, place: u64, record: &Record) -> bool {
         self.called(place, record);
         self.bytes -= record.body.len();
         self.held.remove(&record.key);
+        self.suspects.remove(&place)
     }
 
     fn insert(&mut self, place: u64, record: Record) {
@@ -237,9 +241,15 @@ impl Queue {
         }
     }
 
-    /// One of so many records is at fault: the next call has half of them.
-    pub(super) fn narrow(&mut self, suspects: usize) {
-        self.ceiling = (suspects / 2).max(1);
+    /// One of the records at these places is at fault: the next call has half of them.
+    pub(super) fn narrow(&mut self, suspects: Vec<u64>) {
+        self.ceiling = (suspects.len() / 2).max(1);
+        self.suspects.extend(suspects);
+    }
+
+    /// Whether a record is at fault, and it is not known which.
+    pub(super) fn has_suspects(&self) -> bool {
+        !self.suspects.is_empty()
     }
 
     /// A call got through, at least in part.

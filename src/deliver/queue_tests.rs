@@ -18,7 +18,9 @@ fn shape(call: &Call) -> String {
 }
 
 fn settle(queue: &mut Queue, call: Call) {
-    call.into_places().for_each(|(place, record)| queue.settle(place, &record));
+    for (place, record) in call.into_places() {
+        queue.settle(place, &record);
+    }
 }
 
 fn shapes(mut queue: Queue) -> Vec<String> {
@@ -141,7 +143,7 @@ fn a_call_with_a_culprit_is_halved_until_the_culprit_is_alone() {
         calls.push(shape(&call));
         match shape(&call) {
             shape if shape.contains('c') && shape.len() > 1 => {
-                queue.narrow(call.records.len());
+                queue.narrow(call.places.clone());
                 call.into_places().for_each(|(place, record)| queue.put_back(place, record));
             }
             shape => {

@@ -8,6 +8,9 @@ use crate::cursor::{Cursor, Mark, Move, Task};
 /// So many steps wait at most; beyond that, the last two become one, which is taken later.
 const MAX_STEPS: usize = 8;
 
+/// Objects that may be settled beyond a step that waits.
+const MAX_EARLY: usize = 100_000;
+
 /// Steps that wait, and what was settled beyond the first of them.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
@@ -63,6 +66,11 @@ impl Steps {
         }
     }
 
+    /// Whether so much was settled beyond a step that no more is to be remembered.
+    pub(super) fn is_full(&self) -> bool {
+        self.early.len() >= MAX_EARLY
+    }
+
     /// Whether a step waits that nothing may pass: Nomad was set back.
     pub(super) fn is_barred(&self) -> bool {
         self.waiting.iter().any(|it| is_lower(&it.to))
@@ -71,7 +79,7 @@ impl Steps {
     /// The record at this place is settled.
     pub(super) fn settled(&mut self, place: u64, mark: Mark, cursor: &mut Cursor) {
         cursor.apply(mark);
-        if self.waiting.front().is_some_and(|step| step.place <= place) {
+        if self.waiting.front().is_some_and(|step| step.since <= place) {
             self.early.insert(object(&mark), (place, mark));
         }
     }
@@ -178,11 +186,11 @@ mod tests {
         for place in 1..20 {
             steps.add(place, vec![mark(place, place)], Some(Move::Reach(Index(0))));
         }
+        steps.advance(7, &mut cursor);
         // Objects 10 and 19 change again after what was silent about them, and 12 before.
         steps.settled(11, mark(12, 11), &mut cursor);
         steps.settled(15, mark(10, 15), &mut cursor);
         steps.settled(19, mark(19, 25), &mut cursor);
-        steps.advance(5, &mut cursor);
         steps.advance(20, &mut cursor);
         assert_eq!(cursor.object(10), Some((Index(15), 15)));
         assert_eq!(cursor.object(12), Some((Index(12), 12)));

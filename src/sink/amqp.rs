@@ -333,7 +333,8 @@ impl Amqp {
         match (lost, failures.pop()) {
             (_, None) => Ok(()),
             (Some(err), Some(_)) if transient => Err(self.unavailable(err)),
-            (_, Some(last)) if all && unroutable == call.records.len() => {
+            // With a constant key, all others would come back as well.
+            (_, Some(last)) if unroutable == call.records.len() && self.key.is_constant() => {
                 Err(DeliverError::Unavailable { source: last.source, again: Again::Seldom })
             }
             (_, Some(last)) => {

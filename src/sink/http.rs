@@ -33,6 +33,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Http {
     endpoint: Endpoint,
     url: Url,
+    shown: String,
     headers: Secrets<HeaderMap>,
     encoding: Encoding,
     workers: usize,
@@ -50,11 +51,22 @@ impl Connect for Http {
         let batch_records = env.within("SINK_HTTP_BATCH_RECORDS", 500, MAX_BATCH_RECORDS);
         let batch_bytes = env.within("SINK_HTTP_BATCH_BYTES", 1 << 20, MAX_BATCH_BYTES);
         let timeout = env.duration("SINK_HTTP_TIMEOUT", TIMEOUT);
+        let timeout = timeout.and_then(|it| match it.is_zero() {
+            true => Err(env.note("SINK_HTTP_TIMEOUT", "is zero: no request could be answered")),
+            false => Ok(it),
+        });
         let endpoint = endpoint?;
         let url = Url::parse(&endpoint.target);
         let url = url.map_err(|err| env.note("SINK_HTTP_ADDRESS", err.to_string()));
+        let url = url?;
+        // The path may be a secret as well.
+        let shown = match endpoint.shown.strip_prefix("unix://") {
+            Some(_) => endpoint.shown.clone(),
+            None => url.origin().ascii_serialization(),
+        };
         Ok(Self {
-            url: url?,
+            url,
+            shown,
             endpoint,
             headers: headers?,
             encoding: encoding?,
@@ -120,6 +132,6 @@ impl Http {
         }
         self.endpoint.credentials.apply(request.headers_mut());
         *request.timeout_mut() = Some(self.timeout);
-        answer::read(self.endpoint.client.execute(request).await, &self.endpoint.shown).await
+        answer::read(self.endpoint.client.execute(request).await, &self.shown).await
     }
 }

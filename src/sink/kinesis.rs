@@ -27,7 +27,7 @@ use crate::{
 
 mod answer;
 
-use answer::{EntryError, Meaning, Miscounted, PutError, meaning};
+use answer::{EntryError, Meaning, Miscounted, NoRegion, PutError, meaning};
 
 /// What PutRecords takes, in records and in characters of a partition key.
 const MAX_RECORDS: usize = 500;
@@ -83,6 +83,14 @@ impl Connect for Kinesis {
         });
         let record_bytes = env.within("SINK_KINESIS_MAX_RECORD_BYTES", RECORD_BYTES, MOST_BYTES);
         let request_bytes = env.within("SINK_KINESIS_MAX_REQUEST_BYTES", REQUEST_BYTES, MOST_BYTES);
+        let sizes = (record_bytes, request_bytes);
+        let (record_bytes, request_bytes) = match sizes {
+            (Ok(record), Ok(request)) if record > request => {
+                let what = format!("`{record}` is more than SINK_KINESIS_MAX_REQUEST_BYTES");
+                (Err(env.note("SINK_KINESIS_MAX_RECORD_BYTES", what)), Ok(request))
+            }
+            sizes => sizes,
+        };
         let workers = env.within("SINK_KINESIS_WORKERS", WORKERS, MAX_WORKERS);
         Ok(Self {
             stream: stream?,
@@ -100,12 +108,17 @@ impl Connect for Kinesis {
 fn stream(env: &Env) -> Result<String, Noted> {
     let name = "SINK_KINESIS_STREAM_NAME";
     let stream: String = env.required(name, "the name or the ARN of a stream")?;
-    let part = stream.rsplit('/').next().unwrap_or_default();
     let known = |it: char| it.is_ascii_alphanumeric() || matches!(it, '_' | '.' | '-');
-    if (stream == part || stream.starts_with("arn:"))
-        && (1..=128).contains(&part.len())
-        && part.chars().all(known)
-    {
+    let is_name = |it: &str| (1..=128).contains(&it.len()) && it.chars().all(known);
+    let is_arn = match stream.splitn(6, ':').collect::<Vec<_>>()[..] {
+        ["arn", partition, "kinesis", region, account, resource] => {
+            let digits = account.len() == 12 && account.bytes().all(|it| it.is_ascii_digit());
+            let name = resource.strip_prefix("stream/").is_some_and(is_name);
+            !partition.is_empty() && !region.is_empty() && digits && name
+        }
+        _ => false,
+    };
+    if is_arn || is_name(&stream) {
         return Ok(stream);
     }
     let what = "is neither the name of a stream, of at most 128 letters, digits, `_`, `.` or `-`, \
@@ -135,7 +148,7 @@ impl Sink for Kinesis {
     }
 
     async fn check(&self) -> Result<(), DeliverError> {
-        let request = self.client().await.describe_stream_summary();
+        let request = self.client().await?.describe_stream_summary();
         let request = match self.arn() {
             Some(arn) => request.stream_arn(arn),
             None => request.stream_name(&self.stream),
@@ -150,9 +163,10 @@ impl Sink for Kinesis {
 }
 
 impl Kinesis {
-    async fn client(&self) -> &Client {
+    /// The client, once there is a region: the machine that tells it may not be there at first.
+    async fn client(&self) -> Result<&Client, DeliverError> {
         self.client
-            .get_or_init(|| async {
+            .get_or_try_init(|| async {
                 let http = Builder::new().build_with_connector_fn(|settings, runtime| {
                     let mut connector = Connector::builder().proxy_config(ProxyConfig::from_env());
                     connector.set_connector_settings(settings.cloned());
@@ -170,7 +184,10 @@ impl Kinesis {
                     .timeout_config(limits)
                     .load()
                     .await;
-                Client::new(&config)
+                match config.region() {
+                    Some(_) => Ok(Client::new(&config)),
+                    None => Err(DeliverError::unusable(NoRegion)),
+                }
             })
             .await
     }
@@ -209,7 +226,7 @@ impl Kinesis {
         positions: &[usize],
         entries: Vec<Entry>,
     ) -> Result<Vec<Failure>, DeliverError> {
-        let request = self.client().await.put_records();
+        let request = self.client().await?.put_records();
         let request = match self.arn() {
             Some(arn) => request.stream_arn(arn),
             None => request.stream_name(&self.stream),
@@ -322,7 +339,13 @@ mod tests {
         for name in ["nomad_events.v1-a", "arn:aws:kinesis:eu-west-1:123456789012:stream/nomad"] {
             assert!(kinesis(&[("SINK_KINESIS_STREAM_NAME", name)]).is_ok(), "{name}");
         }
-        for name in ["nomad events", "a/b", "arn:aws:kinesis:eu-west-1:1:stream/"] {
+        for name in [
+            "nomad events",
+            "a/b",
+            "arn:aws:kinesis:eu-west-1:123456789012:stream/",
+            "arn:aws:sqs:eu-west-1:123456789012:stream/nomad",
+            "arn:aws:kinesis:eu-west-1:1:stream/nomad",
+        ] {
             let problem = kinesis(&[("SINK_KINESIS_STREAM_NAME", name)]).err().unwrap();
             assert!(problem.contains("neither the name"), "{problem}");
         }

@@ -74,12 +74,14 @@ fn parse(address: &str) -> Result<Broker, String> {
     if !matches!(url.scheme(), "amqp" | "amqps") {
         return Err(format!("`{}` is neither amqp nor amqps", url.scheme()));
     }
+    // What the library says of an address without a host shows all of it.
+    let Some(host) = url.host() else {
+        return Err("names no host; write amqp://user:password@host:5672/".to_owned());
+    };
     let mut uri = AMQPUri::from_str(address)?;
-    match url.host() {
+    if let Host::Ipv6(host) = host {
         // The library knows no addresses of IPv6, and would connect to localhost.
-        Some(Host::Ipv6(host)) => uri.authority.host = host.to_string(),
-        Some(_) => (),
-        None => return Err("names no host; write amqp://user:password@host:5672/".to_owned()),
+        uri.authority.host = host.to_string();
     }
     if uri.vhost.is_empty() {
         // `amqp://host/` means the default one to all clients but this library.
@@ -132,7 +134,16 @@ mod tests {
 
     #[test]
     fn a_wrong_address_is_a_problem_that_shows_no_password() {
-        for text in ["mq:5672", "http://u:secret@mq", "amqp://u:secret@mq:x/", "amqp:///v", ","] {
+        for text in [
+            "mq:5672",
+            "http://u:secret@mq",
+            "amqp://u:secret@mq:x/",
+            "amqp:///v",
+            ",",
+            "amqp:u:secret@a,b",
+            " amqp:u:secret@a",
+            "amqp:u:secret@a\n",
+        ] {
             let problem = brokers(text).unwrap_err();
             assert!(problem.starts_with(NAME) && !problem.contains("secret"), "{problem}");
         }

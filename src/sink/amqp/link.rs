@@ -229,7 +229,8 @@ impl Link {
 
     /// The broker has confirmed something.
     pub(super) fn is_heard_of(&self) {
-        if self.blocked.swap(false, Ordering::Relaxed) {
+        let blocked = self.connection.status().blocked();
+        if !blocked && self.blocked.swap(false, Ordering::Relaxed) {
             tracing::info!(broker = self.broker, "RabbitMQ takes messages again");
         }
     }

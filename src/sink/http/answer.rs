@@ -77,7 +77,8 @@ fn meaning(status: StatusCode, later: Option<&str>, address: String, now: System
     let soon = later.and_then(|it| wait(it, now)).map_or(Again::Soon, Again::After);
     match status.as_u16() {
         200..=299 => Answer::Taken,
-        400 | 413 | 422 => Answer::Refused(HttpError::Refused { address, status }),
+        // 431: the attributes of a record are in headers.
+        400 | 413 | 422 | 431 => Answer::Refused(HttpError::Refused { address, status }),
         408 | 425 | 429 | 500.. => {
             Answer::Unavailable(HttpError::Unavailable { address, status }, soon)
         }
@@ -110,7 +111,7 @@ mod tests {
         for status in [200, 201, 202, 204, 299] {
             assert!(matches!(answer(status, None), Answer::Taken), "{status}");
         }
-        for status in [400, 413, 422] {
+        for status in [400, 413, 422, 431] {
             assert!(matches!(answer(status, None), Answer::Refused(_)), "{status}");
         }
         for status in [408, 425, 429, 500, 502, 503, 504, 599] {

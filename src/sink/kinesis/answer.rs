@@ -7,6 +7,11 @@ use aws_sdk_kinesis::{
 
 use crate::sink::Again;
 
+/// Nothing says where the stream is.
+#[derive(Debug, thiserror::Error)]
+#[error("no AWS region is known; set AWS_REGION, or the region of the profile")]
+pub(super) struct NoRegion;
+
 /// A request that failed as a whole.
 #[derive(Debug, thiserror::Error)]
 #[error("put records into Kinesis stream `{stream}`{hint}")]
