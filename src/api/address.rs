@@ -69,9 +69,18 @@ pub(super) fn receiver(env: &Env, name: &'static str) -> Result<Address, Noted> 
     parse(env, name, &text)
 }
 
+/// An address for messages, whether or not it is one: the query may be a secret, as the user info
+/// is.
+fn shown(text: &str) -> String {
+    match (text.find('?'), text.rfind('@')) {
+        // The one may be part of the other.
+        (Some(query), Some(user)) if query < user => "***".to_owned(),
+        _ => redacted(text).split('?').next().unwrap_or_default().to_owned(),
+    }
+}
+
 fn parse(env: &Env, name: &'static str, text: &str) -> Result<Address, Noted> {
-    // The query may be a secret, as the user info is.
-    let shown = redacted(text.split('?').next().unwrap_or_default());
+    let shown = shown(text);
     let Some((scheme, rest)) = text.split_once("://") else {
         let what = format!("`{shown}` has no scheme; write http://{shown} or https://{shown}");
         return Err(env.note(name, what));

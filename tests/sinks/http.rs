@@ -249,7 +249,12 @@ async fn every_problem_of_the_configuration_is_printed_at_once() {
         assert_eq!(lines, 1, "{name}: {}", finished.log);
     }
     assert!(!finished.log.contains("planted"), "{}", finished.log);
-    for address in ["127.0.0.1/in?key=planted", "ftp://u:planted@h/?a", "http://u:planted?@:/"] {
+    for address in [
+        "127.0.0.1/in?key=planted",
+        "ftp://u:planted@h/?a",
+        "http://u:planted?@:/",
+        "ftp://h/?key=a@planted",
+    ] {
         let finished = world.program("evaluations").set("SINK_HTTP_ADDRESS", address).run().await;
         assert_eq!(finished.code, Some(CONFIGURATION));
         assert!(finished.log.contains("SINK_HTTP_ADDRESS: "), "{}", finished.log);
