@@ -150,9 +150,14 @@ impl Queue {
 
     /// Every record before this place is settled.
     pub(super) fn first(&self) -> u64 {
-        let waits = self.rest.first_key_value().map(|(place, _)| *place);
-        let called = self.calling.first_key_value().map(|(place, _)| *place);
-        waits.into_iter().chain(called).min().unwrap_or(self.next)
+        self.front().map_or(self.next, |(place, _)| place)
+    }
+
+    /// The first record that is not settled: its place, and what is durable below it.
+    fn front(&self) -> Option<(u64, Index)> {
+        let waits = self.rest.first_key_value().map(|(place, record)| (*place, record.below));
+        let called = self.calling.first_key_value().map(|(place, below)| (*place, *below));
+        waits.into_iter().chain(called).min()
     }
 
     /// The place of the next record that comes.
@@ -162,9 +167,7 @@ impl Queue {
 
     /// The index up to which everything is durable, where something is not settled.
     pub(super) fn below(&self) -> Option<Index> {
-        let waits = self.rest.first_key_value().map(|(place, record)| (*place, record.below));
-        let called = self.calling.first_key_value().map(|(place, below)| (*place, *below));
-        waits.into_iter().chain(called).min().map(|(_, below)| below)
+        self.front().map(|(_, below)| below)
     }
 
     /// How many records are in calls under way.

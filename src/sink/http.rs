@@ -58,14 +58,13 @@ impl Connect for Http {
         let endpoint = endpoint?;
         let url = Url::parse(&endpoint.target);
         let url = url.map_err(|err| env.note("SINK_HTTP_ADDRESS", err.to_string()));
-        let url = url?;
-        // The path may be a secret as well.
-        let shown = match endpoint.shown.strip_prefix("unix://") {
-            Some(_) => endpoint.shown.clone(),
-            None => url.origin().ascii_serialization(),
+        // The path of a web address may be a secret as well.
+        let shown = match Url::parse(&endpoint.shown) {
+            Ok(web) if web.origin().is_tuple() => web.origin().ascii_serialization(),
+            Ok(_) | Err(_) => endpoint.shown.clone(),
         };
         Ok(Self {
-            url,
+            url: url?,
             shown,
             endpoint,
             headers: headers?,
