@@ -9,9 +9,10 @@ use std::{env, fs};
 use progenitor::{GenerationSettings, Generator, HooksMode, InterfaceStyle};
 use serde_json::Value;
 
-/// Answers that are JSON but read as bytes: objects that are passed through as Nomad sent them, lists that are
-/// split while they arrive, and the refusal of a transaction, because an operation has one type of error.
-const RAW: [(&str, &str); 8] = [
+/// Answers that are JSON but read as bytes: objects that are passed through as Nomad sent them, lists and the event
+/// stream, which are split while they arrive, and the refusal of a transaction, because an operation has one type of
+/// error.
+const RAW: [(&str, &str); 9] = [
     ("list_allocations", "200"),
     ("list_nodes", "200"),
     ("list_evaluations", "200"),
@@ -19,6 +20,7 @@ const RAW: [(&str, &str); 8] = [
     ("list_deployments", "200"),
     ("get_node", "200"),
     ("get_job", "200"),
+    ("stream_events", "200"),
     ("transaction", "409"),
 ];
 

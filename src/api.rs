@@ -16,6 +16,7 @@ pub(crate) mod tls;
 pub use answer::{ApiError, Result};
 pub use kv::{Consul, Entry, LOCK_FLAGS, Lock, TxnRefused, Write};
 pub use lists::{Nomad, Page, Query};
+pub use progenitor_client::ByteStream;
 
 use connect::Endpoint;
 use credentials::Credentials;

@@ -198,6 +198,12 @@ impl Cursor {
         self.above.get(&key).copied()
     }
 
+    /// The highest index that is remembered above the floor.
+    #[must_use]
+    pub fn highest(&self) -> Option<Index> {
+        self.above.values().map(|(index, _)| *index).max()
+    }
+
     /// Whether every object at the floor itself is remembered.
     #[must_use]
     pub fn floor_is_known(&self) -> bool {
@@ -241,7 +247,10 @@ impl Cursor {
                     }
                     keep
                 });
-                self.above.retain(|key, _| listed.contains(&u128::from(*key)));
+                // What is above the floor was published from something newer than that list.
+                self.above.retain(|key, (index, _)| {
+                    *index > *floor || listed.contains(&u128::from(*key))
+                });
                 self.reach(*floor);
                 self.since = Since::Floor;
             }

@@ -1,7 +1,7 @@
 //! A list shows the same change again and again; it is published once. Pure: given what was read
 //! so far, is this new?
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::RangeInclusive};
 
 use crate::cursor::{Cursor, Index, Mark, Move, Nanos, Since, Tail, Task};
 
@@ -12,9 +12,40 @@ pub const EVENTS_KEPT: usize = 10;
 #[derive(Debug)]
 pub struct Seen {
     cursor: Cursor,
-    /// The last index of every object in the lists of this term, so that one that goes back is
+    /// The last index of every object that this term has read, so that one that goes back is
     /// noticed.
     listed: HashMap<u64, Index>,
+    /// The index of what is being read. It may be older than what was read before, and then what
+    /// it does not know yet has not gone back.
+    horizon: Index,
+    /// Where the event stream was cut. A second commit at such an index may have been missed.
+    cuts: Option<RangeInclusive<Index>>,
+}
+
+/// What the hash of an object's state is of. Those of one form can be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The short form that a list has.
+    Short,
+    /// The whole object.
+    Whole,
+}
+
+impl Form {
+    /// A hash, with the form in it.
+    #[must_use]
+    pub fn mark(self, hash: u64) -> u64 {
+        match self {
+            Self::Short => hash & !1,
+            Self::Whole => hash | 1,
+        }
+    }
+
+    /// The form that a hash is of.
+    #[must_use]
+    pub fn of(hash: u64) -> Self {
+        if hash & 1 == 0 { Self::Short } else { Self::Whole }
+    }
 }
 
 /// Whether a state of an object is to be published.
@@ -24,6 +55,12 @@ pub enum Verdict {
     Old,
     /// It was not. The hash is that of the state.
     New {
+        /// See [`Mark::Object`].
+        hash: u64,
+    },
+    /// It has the index of the last one, and what is known of that is of another form. Nomad may
+    /// have committed twice at this index, and its body tells whether this is the second.
+    Recheck {
         /// See [`Mark::Object`].
         hash: u64,
     },
@@ -57,7 +94,8 @@ impl Seen {
     /// Starts from what is durable.
     #[must_use]
     pub fn new(cursor: Cursor) -> Self {
-        Self { cursor, listed: HashMap::new() }
+        let cuts = cursor.highest().map(|it| it..=it);
+        Self { cursor, listed: HashMap::new(), horizon: Index::default(), cuts }
     }
 
     /// Every change up to here has been read.
@@ -81,23 +119,39 @@ impl Seen {
     /// Whether a state of an object is new. `hash` is of the state without the fields that change
     /// without an index.
     pub fn object(&self, key: u64, index: Index, hash: impl FnOnce() -> u64) -> Verdict {
-        if self.listed.get(&key).is_some_and(|listed| index < *listed) {
-            return Verdict::Reverted;
+        let older = |last: Index| match last <= self.horizon {
+            true => Verdict::Reverted,
+            false => Verdict::Old,
+        };
+        if let Some(listed) = self.listed.get(&key).filter(|it| index < **it) {
+            return older(*listed);
         }
         let floor = self.cursor.floor();
         if index < floor || self.cursor.since() == Since::Now {
             return Verdict::Old;
         }
         match self.cursor.object(key) {
-            Some((last, _)) if index < last => Verdict::Reverted,
-            // Nomad may commit twice at one index, and a list may fall between the two.
+            Some((last, _)) if index < last => older(last),
+            // Nomad may commit twice at one index, and a reader may come between the two.
             Some((last, known)) if index == last => match hash() {
                 hash if hash == known => Verdict::Old,
-                hash => Verdict::New { hash },
+                hash if Form::of(hash) == Form::of(known) => Verdict::New { hash },
+                hash if self.may_be_second(index, Form::of(hash)) => Verdict::Recheck { hash },
+                _ => Verdict::Old,
             },
             Some(_) => Verdict::New { hash: hash() },
             None if index == floor && !self.cursor.floor_is_known() => Verdict::Old,
             None => Verdict::New { hash: hash() },
+        }
+    }
+
+    /// Whether a state that cannot be compared with the one that was published of the same index
+    /// may be of a second commit. A stream that is not cut has both, and so has a list that is
+    /// past the index.
+    fn may_be_second(&self, index: Index, form: Form) -> bool {
+        match form {
+            Form::Short => self.cuts.as_ref().is_some_and(|it| it.contains(&index)),
+            Form::Whole => index == self.cursor.floor(),
         }
     }
 
@@ -117,7 +171,15 @@ impl Seen {
     /// Whether an allocation with this index is older than an event that was published of it.
     #[must_use]
     pub fn is_set_back(&self, allocation: u128, index: Index) -> bool {
-        self.cursor.tails_of(allocation).any(|tail| index < tail.index)
+        self.cursor
+            .tails_of(allocation)
+            .any(|tail| index < tail.index && tail.index <= self.horizon)
+    }
+
+    /// What is known of an object at the floor or above it: its index and hash.
+    #[must_use]
+    pub fn known(&self, key: u64) -> Option<(Index, u64)> {
+        self.cursor.object(key)
     }
 
     /// Which events of a task are new, where the allocation has this index.
@@ -161,14 +223,44 @@ impl Seen {
         !self.listed.is_empty() || self.cursor.tails() > 0
     }
 
-    /// An object is in a list that is not an old one.
+    /// A list of this index is being read.
+    pub fn read_at(&mut self, index: Index) {
+        self.horizon = index;
+    }
+
+    /// The event stream was cut after this index.
+    pub fn cut(&mut self, index: Index) {
+        self.cuts = Some(match self.cuts.take() {
+            None => index..=index,
+            Some(it) => index.min(*it.start())..=index.max(*it.end()),
+        });
+    }
+
+    /// An object was read.
     pub fn list(&mut self, key: u64, index: Index) {
         self.listed.insert(key, index);
     }
 
-    /// These are all objects there are; others are forgotten.
-    pub fn relist(&mut self, listed: impl Iterator<Item = (u64, Index)>) {
-        self.listed = listed.collect();
+    /// These are all objects there were at the index `at`; others are forgotten, unless events
+    /// have shown them since.
+    pub fn relist(&mut self, at: Index, listed: impl Iterator<Item = (u64, Index)>) {
+        self.listed.retain(|_, index| *index > at);
+        for (key, index) in listed {
+            let known = self.listed.entry(key).or_insert(index);
+            *known = index.max(*known);
+        }
+        self.cuts = None;
+    }
+
+    /// Whether an object is remembered.
+    #[must_use]
+    pub fn is_listed(&self, key: u64) -> bool {
+        self.listed.contains_key(&key)
+    }
+
+    /// All objects are forgotten: Nomad was set back, and the next list has those there are.
+    pub fn unlist(&mut self) {
+        self.listed.clear();
     }
 
     /// A change has been read.
@@ -244,7 +336,7 @@ mod tests {
         seen.note(Mark::Object { key: 1, index: Index(11), hash: 7 });
         seen.go(&Move::Reach(Index(11)));
         assert_eq!(seen.object(1, Index(11), || 7), Verdict::Old);
-        assert_eq!(seen.object(1, Index(11), || 8), Verdict::New { hash: 8 });
+        assert_eq!(seen.object(1, Index(11), || 9), Verdict::New { hash: 9 });
         assert_eq!(seen.object(2, Index(11), || 1), Verdict::New { hash: 1 });
     }
 
@@ -259,6 +351,7 @@ mod tests {
     fn an_object_that_goes_back_is_noticed_although_it_is_below_the_floor() {
         let mut seen = at(10);
         seen.list(1, Index(9));
+        seen.read_at(Index(10));
         assert_eq!(seen.object(1, Index(4), || 7), Verdict::Reverted);
     }
 

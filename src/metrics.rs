@@ -24,12 +24,30 @@ impl Counter {
     }
 }
 
+/// A number that goes up and down.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// It is this now.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 macro_rules! metrics {
-    ($($(#[doc = $about:literal])+ $name:ident,)+) => {
+    ($($(#[doc = $about:literal])+ $name:ident,)+ gauges: $($(#[doc = $gauge_about:literal])+ $gauge:ident,)+) => {
         /// Everything that is counted, since the process began.
         #[derive(Debug, Default)]
         pub struct Metrics {
             $($(#[doc = $about])+ pub $name: Counter,)+
+            $($(#[doc = $gauge_about])+ pub $gauge: Gauge,)+
         }
 
         impl Metrics {
@@ -67,12 +85,25 @@ metrics! {
     stale_lists,
     /// Times that Nomad's index went back.
     index_regressions,
+    /// Subscriptions to the event stream.
+    subscriptions,
+    /// Subscriptions that could not be had, or were cut.
+    stream_errors,
+    /// Changes that a list has shown after the event stream had passed over them. Task events
+    /// count as what they are, changes of objects as one each.
+    missed_in_stream,
+    /// Changes that a list has shown because the event stream no longer had them when it was
+    /// subscribed to again.
+    missed_between_streams,
     /// Checkpoints saved.
     checkpoints_saved,
     /// Checkpoints that could not be saved and were tried again.
     checkpoint_errors,
     /// Terms as the publisher.
     terms,
+    gauges:
+    /// 1 while changes come from the event stream, 0 while they come from lists or do not come.
+    streaming,
 }
 
 #[cfg(test)]

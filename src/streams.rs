@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{
     api::{self, Nomad, Page, Query, nomad::types},
     cursor::{Index, Kind, Mark, Nanos},
-    dedupe::{Seen, Verdict},
+    dedupe::{Form, Seen, Verdict},
     record::{Meta, Record, json},
 };
 
@@ -33,6 +33,8 @@ pub trait Resource: Debug + Send + Sync + 'static {
     const KIND: Kind;
     /// Top-level members that Nomad changes without an index: they make no change of their own.
     const VOLATILE: &'static [&'static str];
+    /// What Nomad's event stream has of it.
+    const TOPIC: Topic;
     /// Whether its list takes `namespace=*` as a name before Nomad 1.2.4, and so answers nothing.
     const OLD_WILDCARD: bool;
 
@@ -63,13 +65,35 @@ pub trait Work {
     fn on<R: Resource>(self) -> Self::Output;
 }
 
-/// How a list is read.
+/// What is being read, and what of it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// What is new since the last one counts.
+    /// A list: what is new since the last one.
     Usual,
-    /// Nomad was set back: what differs from the last one counts.
+    /// A list after Nomad was set back: what differs from the last one.
     Regressed,
+    /// The object of an event: what is new. An old one says nothing about Nomad's state.
+    Event,
+}
+
+/// What Nomad's event stream has of a resource, by the name of the topic. The member of a payload
+/// that holds the object is called the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// Events have what is published.
+    Carries(&'static str),
+    /// Events say that the list may have changed.
+    Announces(&'static str),
+}
+
+impl Topic {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Carries(name) | Self::Announces(name) => name,
+        }
+    }
 }
 
 /// One change, on its way to be a record.
@@ -89,6 +113,8 @@ pub struct Change {
     pub event: Option<Event>,
     /// When it happened, where Nomad says so.
     pub time: Option<Nanos>,
+    /// Whether it may be no change at all, which only its body tells: see [`Verdict::Recheck`].
+    pub recheck: bool,
 }
 
 /// A task event's own identity.
@@ -148,7 +174,7 @@ macro_rules! streams {
         #[doc = $about:literal]
         $Stream:ident($name:literal, $lock:literal, $kind:ident, $type:literal):
             $list:path, $changes:path, $payload:path => $Payload:ty,
-            volatile $volatile:expr, old_wildcard $old_wildcard:literal;
+            events $topic:expr, volatile $volatile:expr, old_wildcard $old_wildcard:literal;
     )+) => {
         $(
             #[doc = $about]
@@ -161,6 +187,7 @@ macro_rules! streams {
                 const ABOUT: &'static str = $about.trim_ascii();
                 const TYPE: &'static str = $type;
                 const KIND: Kind = Kind::$kind;
+                const TOPIC: Topic = $topic;
                 const VOLATILE: &'static [&'static str] = &$volatile;
                 const OLD_WILDCARD: bool = $old_wildcard;
 
@@ -205,52 +232,71 @@ streams! {
     /// Every new task event of every allocation.
     Allocations("allocations", "allocations", TaskEvents, "nomad.allocation.task-event"):
         Nomad::list_allocations, task_events, whole => TaskUpdate,
-        volatile [], old_wildcard false;
+        events Topic::Carries("Allocation"), volatile [], old_wildcard false;
 
     /// Every node, whenever it changes.
     Nodes("nodes", "nodes", Objects, "nomad.node.changed"):
         Nomad::list_nodes, stub, node => types::Node,
+        events Topic::Carries("Node"),
         volatile ["Events", "LastAllocUpdateIndex", "LastMissedHeartbeatIndex"], old_wildcard false;
 
     /// Every evaluation, whenever it changes.
     Evaluations("evaluations", "evaluations", Objects, "nomad.evaluation.changed"):
         Nomad::list_evaluations, full, whole => types::Evaluation,
-        volatile [], old_wildcard true;
+        events Topic::Carries("Evaluation"), volatile [], old_wildcard true;
 
     /// Every job, whenever it changes.
     Jobs("jobs", "jobs", Objects, "nomad.job.changed"):
         Nomad::list_jobs, stub, job => types::Job,
-        volatile ["JobSummary"], old_wildcard false;
+        events Topic::Carries("Job"), volatile ["JobSummary"], old_wildcard false;
 
     /// The short form of every job, whenever the job changes.
     JobListStubs("jobliststubs", "jobliststub", Objects, "nomad.job-list-stub.changed"):
         Nomad::list_jobs, full, whole => types::JobListStub,
-        volatile ["JobSummary"], old_wildcard false;
+        events Topic::Announces("Job"), volatile ["JobSummary"], old_wildcard false;
 
     /// Every deployment, whenever it changes.
     Deployments("deployments", "deployments", Objects, "nomad.deployment.changed"):
         Nomad::list_deployments, full, whole => types::Deployment,
-        volatile [], old_wildcard true;
+        events Topic::Carries("Deployment"), volatile [], old_wildcard true;
 }
 
-/// The list has the whole object.
+/// The list has the whole object, and so does an event.
 fn full(element: &[u8], seen: &Seen, mode: Mode, except: &[&str]) -> Result<Found, BadElement> {
-    let mut found = stub(element, seen, mode, except)?;
+    let mut found = object(element, seen, mode, Form::Whole, except)?;
     for change in &mut found.changes {
         change.body = Some(Bytes::copy_from_slice(element));
     }
     Ok(found)
 }
 
-/// The list has a short form of the object.
+/// The list has a short form of the object, and an event the whole one.
 fn stub(element: &[u8], seen: &Seen, mode: Mode, except: &[&str]) -> Result<Found, BadElement> {
+    if mode != Mode::Event {
+        return object(element, seen, mode, Form::Short, except);
+    }
+    let mut found = object(element, seen, mode, Form::Whole, except)?;
+    for change in &mut found.changes {
+        // The stream has the payload of a dispatched job as it is stored, which is compressed.
+        change.body = (!has_payload(element)).then(|| Bytes::copy_from_slice(element));
+    }
+    Ok(found)
+}
+
+fn object(
+    element: &[u8],
+    seen: &Seen,
+    mode: Mode,
+    form: Form,
+    except: &[&str],
+) -> Result<Found, BadElement> {
     let envelope = Envelope::read(element)?;
     // Job ids are unique within their namespace only; the others are UUIDs.
     let key = json::name(&format!("{}/{}", envelope.namespace(), envelope.id));
     let index = Index(envelope.modify_index);
-    let hash = || json::hash(element, except);
+    let hash = || form.mark(json::hash(element, except));
     let verdict = match mode {
-        Mode::Usual => seen.object(key, index, hash),
+        Mode::Usual | Mode::Event => seen.object(key, index, hash),
         Mode::Regressed => seen.object_after_regression(key, index, hash),
     };
     let mut silent = Vec::new();
@@ -260,7 +306,7 @@ fn stub(element: &[u8], seen: &Seen, mode: Mode, except: &[&str]) -> Result<Foun
     }
     let changes = match verdict {
         Verdict::Old | Verdict::Reverted => Vec::new(),
-        Verdict::New { hash } => vec![Change {
+        Verdict::New { hash } | Verdict::Recheck { hash } => vec![Change {
             index,
             namespace: envelope.namespace().into(),
             mark: Mark::Object { key, index, hash },
@@ -268,22 +314,38 @@ fn stub(element: &[u8], seen: &Seen, mode: Mode, except: &[&str]) -> Result<Foun
             event: None,
             time: envelope.modify_time,
             id: envelope.id.into(),
+            recheck: matches!(verdict, Verdict::Recheck { .. }),
         }],
     };
     let reverted = verdict == Verdict::Reverted;
     Ok(Found { object: key.into(), index, changes, silent, reverted, ..Found::default() })
 }
 
-/// The list had all there is to publish.
+/// Whether a job has a payload, as dispatched ones have.
+fn has_payload(job: &[u8]) -> bool {
+    let mut has = false;
+    json::members(job, |key, value| {
+        has |= key == b"Payload" && !matches!(value, b"null" | br#""""#);
+    });
+    has
+}
+
+/// The list, or the event, had all there is to publish.
 async fn whole(_: &Nomad, change: &Change, _: bool) -> api::Result<Option<Bytes>> {
     Ok(change.body.clone())
 }
 
 async fn node(nomad: &Nomad, change: &Change, fresh: bool) -> api::Result<Option<Bytes>> {
+    if change.body.is_some() {
+        return Ok(change.body.clone());
+    }
     nomad.node(&change.id, fresh).await
 }
 
 async fn job(nomad: &Nomad, change: &Change, fresh: bool) -> api::Result<Option<Bytes>> {
+    if change.body.is_some() {
+        return Ok(change.body.clone());
+    }
     nomad.job(&change.id, &change.namespace, fresh).await
 }
 

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
 
 use crate::{
     api::Nomad,
@@ -20,10 +23,18 @@ use crate::{
 };
 
 mod fetch;
+mod follow;
+mod lines;
 mod pass;
 mod poll;
 mod report;
 pub mod split;
+mod subscription;
+
+use follow::Following;
+pub use follow::Source;
+use poll::PassError;
+use subscription::Cut;
 
 /// Bytes of payloads in a batch; with one larger payload it may be more. The pipeline holds up to
 /// four batches: one being read, two waiting, one being published.
@@ -31,6 +42,12 @@ pub const BATCH_BYTES: usize = 1 << 20;
 /// Bytes of payloads that are sorted at a time, where all of a list cannot be: whatever exceeds
 /// them costs another reading of the list.
 pub const PASS_BYTES: usize = 8 << 20;
+
+/// A list is read early once the event stream has shown so many changes of objects since the last
+/// one: what is above the floor is remembered, and saved as far as there is room. So is it after
+/// an event that cannot be read. At least this time is between two lists.
+const EARLY_RESYNC: usize = 4_000;
+const EARLY_LIST: Duration = Duration::from_secs(10);
 
 /// Between attempts where Nomad cannot be read.
 const LEAST_WAIT: Duration = Duration::from_millis(500);
@@ -55,10 +72,13 @@ pub struct Scope {
     pub namespace: Arc<str>,
     /// What records name as their source.
     pub source: Arc<str>,
+    /// Where changes come from.
+    pub changes: Source,
+    /// The longest time between two lists beside the event stream.
+    pub resync: Duration,
 }
 
 /// The changes of one stream from a cursor on. It never ends, and tries again whatever fails.
-#[derive(Debug)]
 pub struct Watcher<R> {
     nomad: Nomad,
     scope: Scope,
@@ -79,6 +99,7 @@ pub struct Watcher<R> {
     /// What was said of objects and namespaces that cannot be read.
     said: HashSet<String>,
     trouble: Trouble,
+    follow: Following,
     resource: PhantomData<R>,
 }
 
@@ -127,52 +148,61 @@ impl<R: Resource> Watcher<R> {
             wait: poll::LONGEST_WAIT,
             said: HashSet::new(),
             trouble: Trouble::new(LEAST_WAIT, GREATEST_WAIT),
+            follow: Following::default(),
             resource: PhantomData,
         }
     }
 
     /// Reads for ever, handing over batches; returns once nobody takes them.
     pub async fn run(&mut self, batches: mpsc::Sender<Batch>) {
-        let mut next = tokio::time::Instant::now();
+        let mut next = Instant::now();
         loop {
-            // A pass that goes on with the last one does not wait.
-            if !matches!(self.reading, Reading::Again | Reading::Regressed) {
-                tokio::time::sleep_until(next).await;
-            }
-            next = tokio::time::Instant::now();
-            if self.reading != Reading::Probing {
-                next += poll::LEAST_INTERVAL;
-            }
-            match self.pass(&batches).await {
-                Ok(reading) => {
-                    self.reading = reading;
-                    // A list that is to be confirmed has told nothing yet.
-                    let read = reading != Reading::Confirming;
-                    if let Some((after, attempts)) = read.then(|| self.trouble.over()).flatten() {
-                        tracing::info!(?after, attempts, "Nomad is read again");
-                    }
+            if self.may_follow() {
+                match self.follow(&batches).await {
+                    Cut::Closed => return,
+                    cut => self.note_cut(cut),
                 }
-                Err(poll::PassError::Closed) => return,
-                Err(err) => {
-                    self.metrics.nomad_errors.one();
-                    let reason = crate::error::Chain(&err).to_string();
-                    if self.trouble.is_news(reason.clone()) {
-                        tracing::warn!(
-                            error = reason,
-                            "cannot read from Nomad; it is tried again. What it still has then is \
-                             published"
-                        );
-                    }
-                    if self.reading == Reading::Waiting {
-                        // Something in between may cut connections that are idle for so long.
-                        self.wait = (self.wait / 2).max(poll::SHORTEST_WAIT);
-                    }
-                    if self.reading != Reading::Regressed {
-                        self.reading = Reading::Probing;
-                    }
-                    self.trouble.backoff.wait().await;
+            } else if self.polls_meanwhile() {
+                // A pass that goes on with the last one does not wait.
+                if !matches!(self.reading, Reading::Again | Reading::Regressed) {
+                    sleep_until(next).await;
                 }
+                next = Instant::now();
+                if self.reading != Reading::Probing {
+                    next += poll::LEAST_INTERVAL;
+                }
+                if let Err(PassError::Closed) = self.poll(&batches).await {
+                    return;
+                }
+            } else if let Some(wait) = self.until_stream() {
+                sleep(wait).await;
             }
         }
+    }
+
+    /// Reads the list once it changes.
+    async fn poll(&mut self, batches: &mpsc::Sender<Batch>) -> Result<(), PassError> {
+        match self.pass(batches).await {
+            Ok(reading) => {
+                self.reading = reading;
+                // A list that is to be confirmed has told nothing yet.
+                if reading != Reading::Confirming {
+                    self.report_recovered();
+                }
+            }
+            Err(PassError::Closed) => return Err(PassError::Closed),
+            Err(err) => {
+                self.report_failed(&err);
+                if self.reading == Reading::Waiting {
+                    // Something in between may cut connections that are idle for so long.
+                    self.wait = (self.wait / 2).max(poll::SHORTEST_WAIT);
+                }
+                if self.reading != Reading::Regressed {
+                    self.reading = Reading::Probing;
+                }
+                self.trouble.backoff.wait().await;
+            }
+        }
+        Ok(())
     }
 }

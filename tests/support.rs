@@ -20,7 +20,7 @@ use nomad_firehose::{
     sink::{Again, DeliverError, Failure, FailureKind, Sink},
     standin,
     streams::Resource,
-    watch::Scope,
+    watch::{Scope, Source},
 };
 use serde_json::{Map, Value};
 use tokio::{
@@ -208,6 +208,8 @@ pub struct World {
     pub consul: standin::consul::Consul,
     pub sink: FaultySink,
     pub start: Start,
+    pub changes: Source,
+    pub resync: Duration,
     pub namespace: &'static str,
 }
 
@@ -225,6 +227,8 @@ impl World {
             consul: standin::consul::Consul::new(),
             sink: FaultySink::default(),
             start: Start::Earliest,
+            changes: Source::Poll,
+            resync: Duration::from_secs(300),
             namespace: "*",
         }
     }
@@ -247,7 +251,12 @@ impl World {
         let grace = Duration::from_secs(3);
         let config = Config {
             nomad: api::Nomad::stand_in(self.nomad.router(), client()),
-            scope: Scope { namespace: self.namespace.into(), source: "/nomad/test".into() },
+            scope: Scope {
+                namespace: self.namespace.into(),
+                source: "/nomad/test".into(),
+                changes: self.changes,
+                resync: self.resync,
+            },
             delivery: Delivery::new(Box::new(self.sink.clone()), grace, metrics.clone()),
             leader,
             start: self.start,

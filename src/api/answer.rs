@@ -61,9 +61,7 @@ pub enum ApiError {
 
 /// What an operator can do about a refusal.
 fn hint(status: u16, text: &str, token: &str) -> String {
-    // Nomad 1.0 says so with status 500.
-    let denials = ["Permission denied", "ACL token not found", "UUID must be"];
-    let denied = status == 500 && denials.iter().any(|it| text.contains(it));
+    let denied = is_denial(status, text);
     match status {
         301 | 302 | 303 | 307 | 308 => {
             "; redirects are not followed, since they would carry the token elsewhere: set the \
@@ -76,6 +74,12 @@ fn hint(status: u16, text: &str, token: &str) -> String {
         500..=599 => "; see its own log".to_owned(),
         _ => String::new(),
     }
+}
+
+/// Nomad 1.0 denies some requests with status 500.
+fn is_denial(status: u16, text: &str) -> bool {
+    let denials = ["Permission denied", "ACL token not found", "UUID must be"];
+    status == 500 && denials.iter().any(|it| text.contains(it))
 }
 
 impl ApiError {
@@ -92,6 +96,18 @@ impl ApiError {
     #[must_use]
     pub fn is_forbidden(&self) -> bool {
         self.status() == Some(403)
+    }
+
+    /// Whether the server does not offer its event stream to this token, or to anybody.
+    #[must_use]
+    pub fn is_no_stream(&self) -> bool {
+        match self {
+            Self::Refused { status: 401 | 403 | 404 | 405, .. } => true,
+            Self::Refused { status, text, .. } => {
+                is_denial(*status, text) || text.contains("EventBroker not configured")
+            }
+            Self::Unreachable { .. } | Self::Unexpected { .. } => false,
+        }
     }
 
     /// Whether it says more about what was asked for than about the state of the server.

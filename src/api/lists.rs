@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
+use http::HeaderMap;
 use progenitor_client::{ByteStream, ResponseValue};
 use tokio::time::timeout;
 
@@ -72,7 +73,8 @@ macro_rules! lists {
                 if let Some(prefix) = &query.prefix {
                     request = request.prefix(prefix);
                 }
-                let answer = self.server.ask($doing, query.limit(), request.send()).await?;
+                let limit = limit(query.past, query.wait);
+                let answer = self.server.ask($doing, limit, request.send()).await?;
                 self.page($doing, answer)
             }
         )+}
@@ -92,12 +94,15 @@ lists! {
     list_deployments, "list deployments";
 }
 
-impl Query {
-    /// When to give up: the server may hold the query for the wait and a sixteenth of it.
-    fn limit(&self) -> Duration {
-        let wait = if self.past.is_some() { self.wait } else { Duration::ZERO };
-        wait + wait / 16 + REQUEST_LIMIT
-    }
+/// When to give up: the server may hold the query for the wait and a sixteenth of it.
+fn limit(past: Option<Index>, wait: Duration) -> Duration {
+    let wait = if past.is_some() { wait } else { Duration::ZERO };
+    wait + wait / 16 + REQUEST_LIMIT
+}
+
+/// A header, where it is text.
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|it| it.to_str().ok())
 }
 
 impl Nomad {
@@ -165,12 +170,51 @@ impl Nomad {
 
     /// Names of the namespaces that the token may see.
     pub async fn namespaces(&self) -> Result<Vec<String>> {
+        Ok(self.namespaces_past(None, Duration::ZERO).await?.1)
+    }
+
+    /// The same, once their index is past this one or `wait` is over; at once where it is unset.
+    /// The index comes first.
+    pub async fn namespaces_past(
+        &self,
+        past: Option<Index>,
+        wait: Duration,
+    ) -> Result<(Index, Vec<String>)> {
         let mut request = self.client.list_namespaces();
+        if let Some(Index(past)) = past {
+            request = request.index(past).wait(format!("{}ms", wait.as_millis()));
+        }
         if let Some(region) = &self.region {
             request = request.region(region);
         }
-        let answer = self.server.ask("list namespaces", REQUEST_LIMIT, request.send()).await?;
-        Ok(answer.into_inner().into_iter().map(|it| it.name).collect())
+        let doing = "list namespaces";
+        let answer = self.server.ask(doing, limit(past, wait), request.send()).await?;
+        let index = self.index(doing, answer.headers())?;
+        Ok((index, answer.into_inner().into_iter().map(|it| it.name).collect()))
+    }
+
+    /// Subscribes to the events of a topic, from an index on, as one object per line. The first
+    /// line comes at once from a server that lets the token read them.
+    pub async fn subscribe(
+        &self,
+        topic: &str,
+        namespace: &str,
+        Index(index): Index,
+    ) -> Result<ByteStream> {
+        let mut request = self.client.stream_events().topic(topic).namespace(namespace);
+        request = request.index(index).accept_encoding("identity");
+        if let Some(region) = &self.region {
+            request = request.region(region);
+        }
+        let doing = "subscribe to events";
+        Ok(self.server.ask(doing, REQUEST_LIMIT, request.send()).await?.into_inner())
+    }
+
+    /// The version of the agent, as it gives it.
+    pub async fn version(&self) -> Result<String> {
+        let request = self.client.get_agent().send();
+        let answer = self.server.ask("ask for the version", REQUEST_LIMIT, request).await?;
+        Ok(answer.into_inner().config.version.version)
     }
 
     /// The error for a body that broke off.
@@ -180,8 +224,13 @@ impl Nomad {
     }
 
     fn page(&self, doing: &str, answer: ResponseValue<ByteStream>) -> Result<Page> {
-        let header = |name: &str| answer.headers().get(name).and_then(|it| it.to_str().ok());
-        let index = header("X-Nomad-Index");
+        let index = self.index(doing, answer.headers())?;
+        let known_leader = text(answer.headers(), "X-Nomad-KnownLeader") != Some("false");
+        Ok(Page { index, known_leader, body: answer.into_inner() })
+    }
+
+    fn index(&self, doing: &str, headers: &HeaderMap) -> Result<Index> {
+        let index = text(headers, "X-Nomad-Index");
         let Some(Ok(index)) = index.map(str::parse) else {
             let what = match index {
                 Some(text) => format!("X-Nomad-Index `{}`", text.escape_debug()),
@@ -189,8 +238,7 @@ impl Nomad {
             };
             return Err(self.server.unexpected(doing, what));
         };
-        let known_leader = header("X-Nomad-KnownLeader") != Some("false");
-        Ok(Page { index: Index(index), known_leader, body: answer.into_inner() })
+        Ok(Index(index))
     }
 
     async fn object(

@@ -11,7 +11,7 @@ use crate::{
     metrics::Metrics,
     sink,
     streams::Resource,
-    watch::Scope,
+    watch::{Scope, Source},
 };
 
 /// What a process publishes, from where, to where, and as whom.
@@ -44,9 +44,8 @@ impl Config {
         let delivery = Delivery::from_env(env, sink::from_env(env), &metrics);
         let leader = leader::from_env(env, R::LOCK);
         let start = start(env);
-        let source = source(env);
+        let changes = changes(env);
         let checkpoint = env.duration("NOMAD_FIREHOSE_CHECKPOINT", Duration::from_secs(10));
-        // The poll source has no use for it, but a wrong one is wrong.
         let resync = env.duration("NOMAD_FIREHOSE_RESYNC", Duration::from_secs(300));
         let listen = listen(env);
 
@@ -54,9 +53,9 @@ impl Config {
         let scope = Scope {
             namespace: namespace?.into(),
             source: format!("/nomad/{}", region.as_deref().unwrap_or("global")).into(),
+            changes: changes?,
+            resync: resync?,
         };
-        source?;
-        resync?;
         listen?;
         Ok(Self {
             nomad: Nomad::new(endpoint?, region),
@@ -90,11 +89,12 @@ fn start(env: &Env) -> Result<Start, Noted> {
     }
 }
 
-fn source(env: &Env) -> Result<(), Noted> {
+fn changes(env: &Env) -> Result<Source, Noted> {
     let name = "NOMAD_FIREHOSE_SOURCE";
     match env.or(name, "auto".to_owned())?.as_str() {
-        "auto" | "poll" => Ok(()),
-        "events" => Err(env.note(name, "`events` is not in this build; use auto or poll")),
+        "auto" => Ok(Source::Auto),
+        "events" => Ok(Source::Events),
+        "poll" => Ok(Source::Poll),
         other => Err(env.note(name, format!("`{other}` is not one of: auto, events, poll"))),
     }
 }

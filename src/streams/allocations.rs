@@ -158,7 +158,7 @@ pub(super) fn task_events(
     let id = envelope.id;
     let mut found = Found { object: allocation(&id), index, ..Found::default() };
     found.reverted = mode == Mode::Usual && seen.is_set_back(found.object, index);
-    if mode == Mode::Usual && seen.is_below_floor(index) {
+    if mode != Mode::Regressed && seen.is_below_floor(index) {
         return Ok(found);
     }
     let bad = |why: String| BadElement { object: format!("allocation {id}"), why };
@@ -185,7 +185,7 @@ pub(super) fn task_events(
             && seen.floor() > Index(0)
             && events.len() >= EVENTS_KEPT
             && events.first().is_some_and(|it| it.kind != "Received");
-        if (gap || dropped) && mode == Mode::Usual {
+        if (gap || dropped) && mode != Mode::Regressed {
             found.gaps.push(Gap { allocation: id.to_string(), task: name.to_string() });
         }
         let shared_task: Arc<str> = Arc::from(&**name);
@@ -204,6 +204,7 @@ pub(super) fn task_events(
                     hash,
                 }),
                 time: Some(time),
+                recheck: false,
             });
         }
     }

@@ -9,15 +9,17 @@ use super::{
     BATCH_BYTES, Batch, GREATEST_WAIT, LEAST_WAIT, Reading, Watcher,
     pass::Pass,
     poll::{PassError, send},
+    subscription::heard,
 };
 use crate::{
     api::Nomad,
     backoff::Trouble,
-    cursor::{Index, Mark, Move},
+    cursor::{Index, Kind, Mark, Move},
+    dedupe::Form,
     error::Chain,
     metrics::Metrics,
     record::{Record, json},
-    streams::{BadElement, Change, Envelope, Resource},
+    streams::{BadElement, Change, Envelope, Found, Resource},
 };
 
 /// Reads by id under way at once. All watchers behind one address share the 100 connections that
@@ -39,6 +41,46 @@ enum Fetched {
     Bad(BadElement),
 }
 
+/// A batch in the making.
+pub(super) struct Out {
+    batch: Batch,
+    bytes: usize,
+    /// Everything below is known once what was published is durable.
+    reach: Index,
+    /// Changes that had to be left out; the floor stays below them.
+    pub(super) skipped: Vec<Mark>,
+}
+
+/// What of a change is needed once it is fetched.
+#[derive(Clone, Copy)]
+struct Fetching {
+    index: Index,
+    mark: Mark,
+    recheck: bool,
+}
+
+impl Out {
+    pub(super) fn new(reach: Index) -> Self {
+        Self { batch: Batch::default(), bytes: 0, reach, skipped: Vec::new() }
+    }
+
+    /// The floor stays below a change.
+    fn skip(&mut self, it: Fetching) {
+        self.reach = self.reach.min(it.index.before());
+        self.skipped.push(it.mark);
+    }
+
+    /// Hands over what there is.
+    async fn flush(&mut self, batches: &mpsc::Sender<Batch>) -> Result<(), PassError> {
+        self.bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        if batch.records.is_empty() && batch.silent.is_empty() && batch.then.is_none() {
+            return Ok(());
+        }
+        send(batches, batch).await
+    }
+}
+
 impl<R: Resource> Watcher<R> {
     /// Publishes the changes of a pass in order, and then moves the floor. Everything below
     /// `reach` is known once they are durable. Returns the changes that had to be
@@ -46,11 +88,12 @@ impl<R: Resource> Watcher<R> {
     pub(super) async fn publish(
         &mut self,
         pass: &mut Pass,
-        mut reach: Index,
+        reach: Index,
         mut then: Option<Move>,
         batches: &mpsc::Sender<Batch>,
     ) -> Result<Vec<Mark>, PassError> {
-        self.report_gaps(pass);
+        let (gaps, before) = pass.take_gaps();
+        self.report_gaps(&gaps, before);
         // A server that has not been set back yet would show what is to be no more.
         let fresh = self.reading == Reading::Regressed;
         let (nomad, source, metrics) =
@@ -58,81 +101,144 @@ impl<R: Resource> Watcher<R> {
         let fetch = |change: Change| {
             let (nomad, source, metrics) = (&nomad, &source, &metrics);
             async move {
-                let index = change.index;
-                let mark = change.mark;
-                (index, mark, fetch::<R>(nomad, change, fresh, source, metrics).await)
+                let it = Fetching::of(&change);
+                (it, fetch::<R>(nomad, change, fresh, source, metrics).await)
             }
         };
         let mut fetched = stream::iter(pass.take().map(fetch)).buffered(CONCURRENT_READS);
-        let mut batch = Batch { silent: std::mem::take(&mut pass.silent), ..Batch::default() };
-        for mark in &batch.silent {
-            self.seen.note(*mark);
-        }
-        let mut bytes = 0;
-        let mut skipped = Vec::new();
+        let mut out = Out::new(reach);
+        self.note_silent(std::mem::take(&mut pass.silent), &mut out);
         loop {
-            let next = match timeout(FLUSH, fetched.next()).await {
-                Ok(next) => next,
-                Err(_) => {
-                    if !batch.records.is_empty() {
-                        send(batches, std::mem::take(&mut batch)).await?;
-                        bytes = 0;
-                    }
-                    continue;
+            tokio::select! {
+                next = timeout(FLUSH, fetched.next()) => match next {
+                    Ok(Some((it, fetched))) => self.emit(it, fetched, &mut out, batches).await?,
+                    Ok(None) => break,
+                    Err(_) => out.flush(batches).await?,
+                },
+                // Task events were judged when they were read, and are not judged again.
+                heard = heard(&mut self.follow.stream), if R::KIND == Kind::Objects => {
+                    out.flush(batches).await?;
+                    self.take(heard, batches).await?;
                 }
-            };
-            let Some((index, mark, fetched)) = next else { break };
-            match fetched {
-                Fetched::Record(mut record) => {
-                    self.note(mark);
-                    if self.remember(mark, &record) {
-                        batch.silent.push(mark);
-                    } else {
-                        record.below = index.before().min(reach);
-                        bytes += record.body.len();
-                        batch.records.push(*record);
-                    }
-                }
-                Fetched::Missing(object) => {
-                    self.metrics.objects_missing.one();
-                    self.report_missing(&object);
-                    reach = reach.min(index.before());
-                    skipped.push(mark);
-                }
-                Fetched::Bad(bad) => {
-                    self.report_bad_object(&bad);
-                    reach = reach.min(index.before());
-                    skipped.push(mark);
-                }
-            }
-            if bytes >= BATCH_BYTES {
-                send(batches, std::mem::take(&mut batch)).await?;
-                bytes = 0;
             }
         }
-        if !skipped.is_empty() {
+        if !out.skipped.is_empty() {
             then = then.map(|it| match it {
-                Move::ReachListed(_, listed) => Move::ReachListed(reach, listed),
-                Move::Reach(_) | Move::Lower(_) => Move::Reach(reach),
+                Move::ReachListed(_, listed) => Move::ReachListed(out.reach, listed),
+                Move::Reach(_) | Move::Lower(_) => Move::Reach(out.reach),
             });
         }
         if let Some(then) = &then {
             self.seen.go(then);
         }
-        batch.then = then;
-        if !batch.records.is_empty() || !batch.silent.is_empty() || batch.then.is_some() {
-            send(batches, batch).await?;
-        }
-        Ok(skipped)
+        out.batch.then = then;
+        out.flush(batches).await?;
+        Ok(out.skipped)
     }
 
-    /// Remembers the record; whether it says again what the last one of its object said. A body that was read by
-    /// id can be newer than the list that named it, and the next list names it again. The record
-    /// before is in an earlier pass, so that it is durable before this batch begins.
-    fn remember(&mut self, mark: Mark, record: &Record) -> bool {
-        let Mark::Object { key, .. } = mark else { return false };
-        let id = json::name(&record.meta.id);
-        self.bodies.insert(key, id) == Some(id)
+    /// Publishes what an event shows.
+    pub(super) async fn publish_found(
+        &mut self,
+        found: Found,
+        out: &mut Out,
+        batches: &mpsc::Sender<Batch>,
+    ) -> Result<(), PassError> {
+        self.report_gaps(&found.gaps, 0);
+        self.note_silent(found.silent, out);
+        for change in found.changes {
+            let it = Fetching::of(&change);
+            let (source, metrics) = (&self.scope.source, &self.metrics);
+            let fetched = fetch::<R>(&self.nomad, change, false, source, metrics).await;
+            self.emit(it, fetched, out, batches).await?;
+        }
+        Ok(())
+    }
+
+    /// Hands over what events have shown.
+    pub(super) async fn send_rest(
+        &mut self,
+        mut out: Out,
+        batches: &mpsc::Sender<Batch>,
+    ) -> Result<(), PassError> {
+        out.flush(batches).await
+    }
+
+    fn note_silent(&mut self, silent: Vec<Mark>, out: &mut Out) {
+        silent.iter().for_each(|it| self.seen.note(*it));
+        out.batch.silent.extend(silent);
+    }
+
+    /// Adds what became of a change to the batch.
+    async fn emit(
+        &mut self,
+        it: Fetching,
+        fetched: Fetched,
+        out: &mut Out,
+        batches: &mpsc::Sender<Batch>,
+    ) -> Result<(), PassError> {
+        match fetched {
+            Fetched::Record(mut record) => match self.standing(it, &record) {
+                Standing::Overtaken => (),
+                Standing::Known => {
+                    self.note(it.mark);
+                    // It stands for a record before it, which must not be in the same batch.
+                    if !out.batch.records.is_empty() {
+                        out.flush(batches).await?;
+                    }
+                    out.batch.silent.push(it.mark);
+                }
+                Standing::New => {
+                    self.note(it.mark);
+                    record.below = it.index.before().min(out.reach);
+                    out.bytes += record.body.len();
+                    out.batch.records.push(*record);
+                }
+            },
+            Fetched::Missing(object) => {
+                self.metrics.objects_missing.one();
+                self.report_missing(&object);
+                out.skip(it);
+            }
+            Fetched::Bad(bad) => {
+                self.report_bad_object(&bad);
+                out.skip(it);
+            }
+        }
+        if out.bytes >= BATCH_BYTES {
+            out.flush(batches).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a record is news by now.
+    fn standing(&mut self, it: Fetching, record: &Record) -> Standing {
+        let Mark::Object { key, index, hash } = it.mark else { return Standing::New };
+        let known = self.seen.known(key);
+        // The event stream goes on while objects are read by id.
+        if known.is_some_and(|(last, _)| last > index) {
+            return Standing::Overtaken;
+        }
+        let name = json::name(&record.meta.id);
+        if it.recheck {
+            let published = self.bodies.get(&key);
+            let same = match (Form::of(hash), published) {
+                (_, Some(published)) => *published == name,
+                // A list in which it was found has shown this index as well, and is compared with
+                // the next one.
+                (Form::Whole, None) => return Standing::Overtaken,
+                (Form::Short, None) => known.is_some_and(|(_, known)| {
+                    known == Form::Whole.mark(json::hash(&record.body, R::VOLATILE))
+                }),
+            };
+            self.bodies.insert(key, name);
+            return if same { Standing::Known } else { Standing::New };
+        }
+        // A body that was read by id can be newer than the list that named it, and the next list
+        // names it again.
+        match self.bodies.insert(key, name) == Some(name) {
+            true => Standing::Known,
+            false => Standing::New,
+        }
     }
 
     fn note(&mut self, mark: Mark) {
@@ -141,6 +247,21 @@ impl<R: Resource> Watcher<R> {
             self.seen.list(key, index);
         }
     }
+}
+
+impl Fetching {
+    fn of(change: &Change) -> Self {
+        Self { index: change.index, mark: change.mark, recheck: change.recheck }
+    }
+}
+
+/// What a record is, given what was published while its body was read.
+enum Standing {
+    New,
+    /// It says again what the last record of its object said.
+    Known,
+    /// A later state was published.
+    Overtaken,
 }
 
 /// Makes a record of a change, reading its body where the list did not have it, for as long as

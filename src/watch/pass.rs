@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
+
 use crate::{
     cursor::{Index, Kind, Mark},
     streams::{BadElement, Change, Found, Gap},
@@ -27,6 +29,9 @@ pub(super) struct Pass {
     read: usize,
     /// The first change that was left for the next pass.
     left: Option<Place>,
+    /// Allocations that show something new, while they are held: the index, the id and the element.
+    held: Option<Vec<(Index, u128, Bytes)>>,
+    held_bytes: usize,
     pub(super) silent: Vec<Mark>,
     /// Every object of the list, with its index.
     pub(super) listed: HashMap<u128, Index>,
@@ -48,6 +53,8 @@ impl Pass {
             bytes: 0,
             read: 0,
             left: None,
+            held: None,
+            held_bytes: 0,
             silent: Vec::new(),
             listed: HashMap::new(),
             reverted: false,
@@ -83,6 +90,63 @@ impl Pass {
                 self.left = Some(place);
             }
         }
+    }
+
+    /// From now on elements with task events are held, and judged once they are taken.
+    pub(super) fn hold(&mut self) {
+        self.held = Some(Vec::new());
+    }
+
+    /// Holds the element in which this was found, if that is to be done; whether it is.
+    pub(super) fn held(&mut self, found: &Found, element: &[u8]) -> bool {
+        let Some(held) = self.held.as_mut().filter(|_| !found.changes.is_empty()) else {
+            return false;
+        };
+        held.push((found.index, found.object, Bytes::copy_from_slice(element)));
+        self.held_bytes += element.len();
+        self.elements += 1;
+        self.listed.insert(found.object, found.index);
+        self.reverted |= found.reverted;
+        true
+    }
+
+    /// Whether no more can be held.
+    pub(super) fn holds_much(&self) -> bool {
+        self.held_bytes > self.limit
+    }
+
+    /// What was held, the lowest indexes first. Nothing more is held.
+    pub(super) fn take_held(&mut self) -> impl Iterator<Item = Bytes> + use<> {
+        self.held_bytes = 0;
+        let mut held = self.held.take().unwrap_or_default();
+        held.sort_unstable_by_key(|(index, object, _)| (*index, *object));
+        held.into_iter().map(|(.., element)| element)
+    }
+
+    /// Adds what an element shows that was held before.
+    pub(super) fn add_held(&mut self, found: Found) {
+        self.elements -= 1;
+        self.add(found);
+    }
+
+    /// Whether anything is to be published.
+    pub(super) fn has_news(&self) -> bool {
+        !self.changes.is_empty() || self.held_bytes > 0
+    }
+
+    /// Whether anything has been judged that is to be published or noted.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.changes.is_empty() || !self.silent.is_empty()
+    }
+
+    /// The indexes of what is to be published.
+    pub(super) fn indexes(&self) -> impl Iterator<Item = Index> {
+        self.changes.keys().map(|(index, ..)| *index)
+    }
+
+    /// Judges every change again.
+    pub(super) fn judge(&mut self, mut again: impl FnMut(&mut Change) -> bool) {
+        self.changes.retain(|_, change| again(change));
     }
 
     /// Notes an element that cannot be read.
@@ -157,6 +221,7 @@ mod tests {
             body: None,
             event: None,
             time: None,
+            recheck: false,
         };
         Found {
             object: index.into(),

@@ -16,7 +16,8 @@ use super::{
 use crate::{
     api::{self, Page, Query},
     cursor::{Index, Kind, Mark, Move, Since},
-    streams::{BadElement, Mode, Resource},
+    dedupe::Verdict,
+    streams::{BadElement, Mode, Resource, Topic},
 };
 
 /// At most one list in this time: the tables of jobs and nodes change with every allocation.
@@ -30,7 +31,7 @@ const PROBING_WAIT: Duration = Duration::from_secs(10);
 /// A body that stops arriving for so long is given up.
 const BODY_IDLE: Duration = Duration::from_secs(60);
 /// An id that hardly any object begins with: such a list is empty, but has the table's index.
-const NO_ID: &str = "ffffffff";
+pub(super) const NO_ID: &str = "ffffffff";
 
 /// A list could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +68,15 @@ impl<R: Resource> Watcher<R> {
         let mut pass = Pass::new(R::KIND, limit::<R>());
         let mut list: Option<Index> = None;
         let mut known_leader = true;
+        let following = self.follow.stream.is_some();
+        let first = self.seen.floor() == Index(0);
+        if following && !first && R::KIND == Kind::TaskEvents {
+            pass.hold();
+        }
         for query in self.queries().await? {
-            let page = match R::list(&self.nomad, &query).await {
+            self.note_passed();
+            let nomad = self.nomad.clone();
+            let page = match self.meanwhile(R::list(&nomad, &query), batches).await? {
                 Ok(page) => page,
                 Err(err) if err.is_forbidden() && self.lists == Lists::EachNamespace => {
                     self.report_closed(&query.namespace);
@@ -110,6 +118,9 @@ impl<R: Resource> Watcher<R> {
         if pass.reverted() && self.reading != Reading::Regressed {
             return self.notice_reverted(list, known_leader, batches).await;
         }
+        if following {
+            self.release(&mut pass, list, first, batches).await?;
+        }
         self.complete(pass, list, batches).await
     }
 
@@ -121,7 +132,8 @@ impl<R: Resource> Watcher<R> {
         }
         // The table's index, which the list of every namespace has, tells whether anything changed.
         let since = Instant::now();
-        while matches!(self.reading, Reading::Waiting | Reading::Doubting)
+        while self.follow.stream.is_none()
+            && matches!(self.reading, Reading::Waiting | Reading::Doubting)
             && since.elapsed() < query.wait
         {
             let (namespace, prefix) = (self.probed.clone(), Some(NO_ID.to_owned()));
@@ -145,11 +157,15 @@ impl<R: Resource> Watcher<R> {
             Reading::Doubting => (true, SHORTEST_WAIT),
             Reading::Again | Reading::Confirming | Reading::Regressed => (false, self.wait),
         };
+        // Beside the stream a list is no wait for a change, and is to be the leader's: a server
+        // that lags or is cut off sends a stream that looks well.
+        let following = self.follow.stream.is_some();
+        let stale = !matches!(self.reading, Reading::Confirming | Reading::Regressed);
         Query {
             // Nomad never blocks on index 0, which tables have that were never written.
-            past: block.then_some(self.index.max(Index(1))),
-            wait,
-            stale: !matches!(self.reading, Reading::Confirming | Reading::Regressed),
+            past: (block && !following).then_some(self.index.max(Index(1))),
+            wait: self.until_stream().map_or(wait, |it| it.min(wait)),
+            stale: stale && !following,
             namespace: self.scope.namespace.to_string(),
             prefix: None,
         }
@@ -201,6 +217,7 @@ impl<R: Resource> Watcher<R> {
             "Nomad's index went back: its state was restored from a snapshot, or it is another \
              cluster. What differs from the last list is published again"
         );
+        self.follow.last = None;
         let then = Move::Lower(Index(0));
         self.seen.go(&then);
         send(batches, Batch { then: Some(then), ..Batch::default() }).await?;
@@ -221,23 +238,31 @@ impl<R: Resource> Watcher<R> {
         let mut splitter = Splitter::default();
         let mut body = page.body;
         let mut count = 0;
-        while let Some(chunk) =
-            timeout(BODY_IDLE, body.next()).await.map_err(|_| PassError::Stalled)?
-        {
+        loop {
+            if self.follow.stream.is_some() && R::KIND == Kind::TaskEvents && pass.has_changes() {
+                // What an event shows may be later than what was found so far.
+                self.publish(pass, Index(0), None, batches).await?;
+            }
+            let chunk = self.meanwhile(timeout(BODY_IDLE, body.next()), batches).await?;
+            let Some(chunk) = chunk.map_err(|_| PassError::Stalled)? else { break };
             let chunk = chunk.map_err(|err| self.nomad.body_failed(R::NAME, err))?;
+            self.seen.read_at(page.index);
             let mut rest = &chunk[..];
             while let Some(element) = splitter.next_element(&mut rest)? {
                 count += 1;
-                let found = match element {
-                    Element::Whole(text) => R::changes(text, &self.seen, mode),
-                    Element::TooLarge(bytes) => Err(BadElement {
+                match element {
+                    Element::Whole(text) => match R::changes(text, &self.seen, mode) {
+                        Ok(found) if pass.held(&found, text) => (),
+                        Ok(found) => pass.add(found),
+                        Err(bad) => pass.add_bad(bad),
+                    },
+                    Element::TooLarge(bytes) => pass.add_bad(BadElement {
                         object: format!("element {count} of the list"),
                         why: format!("it has {bytes} bytes"),
                     }),
-                };
-                match found {
-                    Ok(found) => pass.add(found),
-                    Err(bad) => pass.add_bad(bad),
+                }
+                if pass.holds_much() {
+                    self.judge_held(pass);
                 }
                 if pass.is_full() {
                     self.publish(pass, Index(0), None, batches).await?;
@@ -247,6 +272,42 @@ impl<R: Resource> Watcher<R> {
         splitter.finish()?;
         self.metrics.lists_read.one();
         Ok(())
+    }
+
+    /// Lets the stream come as far as the list, and keeps what then is still new. At a first start
+    /// there is nothing to wait for: whatever the stream still has is older than the list.
+    async fn release(
+        &mut self,
+        pass: &mut Pass,
+        list: Index,
+        first: bool,
+        batches: &mpsc::Sender<Batch>,
+    ) -> Result<(), PassError> {
+        if pass.has_news() && !first && matches!(R::TOPIC, Topic::Carries(_)) {
+            self.await_stream(list, batches).await?;
+        }
+        let seen = &self.seen;
+        pass.judge(|change| {
+            let Mark::Object { key, index, hash } = change.mark else { return true };
+            let verdict = seen.object(key, index, || hash);
+            change.recheck = matches!(verdict, Verdict::Recheck { .. });
+            matches!(verdict, Verdict::New { .. } | Verdict::Recheck { .. })
+        });
+        self.judge_held(pass);
+        if !first && matches!(R::TOPIC, Topic::Carries(_)) {
+            self.count_missed(pass.indexes());
+        }
+        Ok(())
+    }
+
+    /// Finds what is new in the elements that were held.
+    fn judge_held(&mut self, pass: &mut Pass) {
+        for element in pass.take_held() {
+            match R::changes(&element, &self.seen, Mode::Usual) {
+                Ok(found) => pass.add_held(found),
+                Err(bad) => pass.add_bad(bad),
+            }
+        }
     }
 
     /// The list was read to its end: publish what is left of it, and move on.
@@ -286,8 +347,11 @@ impl<R: Resource> Watcher<R> {
         let skipped = !skipped.is_empty();
         let regressed = self.reading == Reading::Regressed;
         if R::KIND == Kind::Objects && !left && (!empty || regressed) {
-            self.bodies.retain(|key, _| listed.contains_key(&u128::from(*key)));
-            self.seen.relist(listed.into_iter().map(|(key, index)| (key as u64, index)));
+            if regressed {
+                self.seen.unlist();
+            }
+            self.seen.relist(list, listed.into_iter().map(|(key, index)| (key as u64, index)));
+            self.bodies.retain(|key, _| self.seen.is_listed(*key));
         }
         self.index = list;
         self.wildcard_works |= !empty && self.lists == Lists::One;

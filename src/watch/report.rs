@@ -1,7 +1,10 @@
 //! What a pass says of what it could not read: each thing once, and no more than a few lines.
 
-use super::{Watcher, pass::Pass};
-use crate::streams::{BadElement, Resource};
+use super::{Watcher, pass::Pass, poll::PassError};
+use crate::{
+    error::Chain,
+    streams::{BadElement, Gap, Resource},
+};
 
 /// So many tasks with gaps are named for each list; the others are only counted.
 const NAMED_GAPS: usize = 5;
@@ -45,9 +48,9 @@ impl<R: Resource> Watcher<R> {
         self.is_first(name);
     }
 
-    /// Reports task events that Nomad no longer had.
-    pub(super) fn report_gaps(&self, pass: &mut Pass) {
-        let (gaps, before) = pass.take_gaps();
+    /// Reports task events that Nomad no longer had; `before` is how many tasks of this list were
+    /// reported already.
+    pub(super) fn report_gaps(&self, gaps: &[Gap], before: usize) {
         self.metrics.gaps.add(gaps.len());
         for gap in gaps.iter().take(NAMED_GAPS.saturating_sub(before)) {
             tracing::warn!(
@@ -59,6 +62,25 @@ impl<R: Resource> Watcher<R> {
         }
         if before <= NAMED_GAPS && before + gaps.len() > NAMED_GAPS {
             tracing::warn!("more tasks of this list have lost events; the counter has all of them");
+        }
+    }
+
+    /// Reports that a list could not be read.
+    pub(super) fn report_failed(&mut self, err: &PassError) {
+        self.metrics.nomad_errors.one();
+        let reason = Chain(err).to_string();
+        if self.trouble.is_news(reason.clone()) {
+            tracing::warn!(
+                error = reason,
+                "cannot read from Nomad; it is tried again. What it still has then is published"
+            );
+        }
+    }
+
+    /// Reports that a list could be read.
+    pub(super) fn report_recovered(&mut self) {
+        if let Some((after, attempts)) = self.trouble.over() {
+            tracing::info!(?after, attempts, "Nomad is read again");
         }
     }
 

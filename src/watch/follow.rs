@@ -1,0 +1,561 @@
+//! The event stream: what it shows is published as it comes, and lists stay the truth. The stream
+//! has silent gaps, so only a list moves the floor.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::{
+    Batch, EARLY_LIST, EARLY_RESYNC, GREATEST_WAIT, LEAST_WAIT, Reading, Watcher,
+    fetch::Out,
+    lines::{Commit, is_of_1_0},
+    poll::{self, PassError},
+    subscription::{Cut, Heard, Subscription, heard},
+};
+use crate::{
+    api::Query,
+    backoff::{Backoff, Trouble},
+    cursor::{Index, Since},
+    error::Chain,
+    streams::{BadElement, Mode, Resource, Topic},
+};
+
+/// A stream that is not offered is asked for again after this time.
+const ASK_AGAIN: Duration = Duration::from_secs(60 * 60);
+/// So many subscriptions in a row fail before lists are polled meanwhile.
+const PATIENCE: u32 = 2;
+/// A subscription that lasted so long ends the trouble that was before it.
+const LASTING: Duration = Duration::from_secs(60);
+/// What only a list shows is held until the stream has passed the list, has shown nothing for so
+/// long, or so much time has gone by.
+const QUIET: Duration = Duration::from_millis(500);
+const HOLD: Duration = Duration::from_secs(5);
+/// How long namespaces are not looked at after that has failed.
+const NAMESPACES_AGAIN: Duration = Duration::from_secs(60);
+
+/// Where changes come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// The event stream where the server offers it to the token, else lists.
+    #[default]
+    Auto,
+    /// The event stream; where there is none, nothing is published.
+    Events,
+    /// Lists.
+    Poll,
+}
+
+/// What is known of the event stream.
+pub(super) struct Following {
+    /// The subscription, while there is one.
+    pub(super) stream: Option<Subscription>,
+    /// The last index that this term has heard.
+    pub(super) last: Option<Index>,
+    /// What `last` was when the subscription began.
+    pub(super) resumed: Option<Index>,
+    /// What the subscription had shown when the list that is being read was asked for.
+    pub(super) passed: Option<Index>,
+    /// Changes that it has shown since the last list.
+    pub(super) shown: usize,
+    /// What only the last list has shown.
+    missed: Missed,
+    /// When the last list was read.
+    listed: Option<Instant>,
+    /// When the next list is to be read.
+    due: Instant,
+    /// Why the subscription has ended, where it did so during something else.
+    cut: Option<Cut>,
+    /// When the next subscription is to be tried.
+    next: Instant,
+    trouble: Trouble,
+    /// Whether the version of Nomad is known to be right.
+    version_known: bool,
+    /// Which source the log has named.
+    said: Option<Source>,
+}
+
+/// Changes that a list has shown and the stream has not.
+#[derive(Debug, Default)]
+struct Missed {
+    /// It has not come so far.
+    behind: usize,
+    /// It had passed them when the list was asked for.
+    silent: usize,
+}
+
+impl Default for Following {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self {
+            stream: None,
+            last: None,
+            resumed: None,
+            passed: None,
+            shown: 0,
+            missed: Missed::default(),
+            listed: None,
+            due: now,
+            cut: None,
+            next: now,
+            trouble: Trouble::new(LEAST_WAIT, GREATEST_WAIT),
+            version_known: false,
+            said: None,
+        }
+    }
+}
+
+impl Following {
+    /// The next list is to be read by then.
+    fn list_by(&mut self, at: Instant) {
+        self.due = self.due.min(at);
+    }
+
+    /// The next list is to be read soon, but so long after the last one.
+    fn list_after(&mut self, pause: Duration) {
+        self.list_by(self.listed.map_or_else(Instant::now, |it| it + pause));
+    }
+}
+
+impl<R: Resource> Watcher<R> {
+    /// Whether the event stream is to be tried now.
+    pub(super) fn may_follow(&self) -> bool {
+        self.scope.changes != Source::Poll
+            && !self.needs_list()
+            && self.follow.next <= Instant::now()
+    }
+
+    /// How long lists are to be polled, or nothing to be read, until the stream is tried again.
+    pub(super) fn until_stream(&self) -> Option<Duration> {
+        let until = self.follow.next.saturating_duration_since(Instant::now());
+        (self.scope.changes != Source::Poll).then(|| until.max(poll::LEAST_INTERVAL))
+    }
+
+    /// Whether lists are polled while there is no stream.
+    pub(super) fn polls_meanwhile(&self) -> bool {
+        let lasting = self.follow.said == Some(Source::Poll)
+            || self.follow.trouble.backoff.attempts() >= PATIENCE;
+        match self.scope.changes {
+            Source::Poll => true,
+            Source::Auto => lasting || self.needs_list(),
+            Source::Events => self.needs_list(),
+        }
+    }
+
+    /// Whether only lists can tell how to go on: at a start from now, and until a regression of
+    /// Nomad has been seen through.
+    fn needs_list(&self) -> bool {
+        self.seen.since() == Since::Now
+            || matches!(self.reading, Reading::Again | Reading::Confirming | Reading::Regressed)
+    }
+
+    /// Subscribes, reads the list, and publishes what comes until the subscription is cut.
+    pub(super) async fn follow(&mut self, batches: &mpsc::Sender<Batch>) -> Cut {
+        let cut = match self.subscribe(batches).await {
+            Ok(namespaces) => match self.follow_on(namespaces, batches).await {
+                Ok(()) => Cut::SetBack,
+                Err(cut) => cut,
+            },
+            Err(cut) => cut,
+        };
+        if let Some(stream) = self.follow.stream.take() {
+            self.note_end(&stream);
+        }
+        cut
+    }
+
+    /// Says why there is no subscription, and when there is to be one.
+    pub(super) fn note_cut(&mut self, cut: Cut) {
+        let now = Instant::now();
+        let Following { trouble, .. } = &mut self.follow;
+        let reason = Chain(&cut).to_string();
+        let unoffered = match &cut {
+            // The next list goes on with it.
+            Cut::Closed | Cut::SetBack => return,
+            Cut::Namespaces => {
+                self.follow.next = now;
+                return;
+            }
+            Cut::Behind | Cut::Incomplete => {
+                tracing::info!(stream = R::NAME, reason, "subscribing again to the event stream");
+                self.follow.next = now + LEAST_WAIT;
+                return;
+            }
+            Cut::Version1_0 => true,
+            Cut::Mute => trouble.backoff.attempts() > PATIENCE,
+            Cut::Api(err) => err.is_no_stream(),
+            Cut::Ended | Cut::Said(_) | Cut::Broken(_) | Cut::Dead => false,
+        };
+        self.metrics.stream_errors.one();
+        self.metrics.streaming.set(0);
+        if unoffered && self.scope.changes == Source::Auto {
+            self.follow.next = now + ASK_AGAIN;
+            if self.follow.said.replace(Source::Poll) != Some(Source::Poll) {
+                tracing::warn!(
+                    stream = R::NAME,
+                    reason,
+                    "changes come from lists, which cost more: the event stream is not to be had. \
+                     It is asked for again every hour"
+                );
+            }
+            return;
+        }
+        if trouble.is_news(reason.clone()) {
+            tracing::warn!(
+                stream = R::NAME,
+                reason,
+                "the event stream is not there; it is tried again. What is missed meanwhile is \
+                 found by the next list"
+            );
+        }
+        if unoffered {
+            trouble.backoff.slow_down(GREATEST_WAIT);
+        }
+        self.follow.next = now + trouble.backoff.next_wait();
+    }
+
+    /// Begins a subscription: the token is tried with a list that is nearly empty, since a newer
+    /// Nomad answers a stream that it denies with silence. Returns what ends when there are other
+    /// namespaces.
+    async fn subscribe(
+        &mut self,
+        batches: &mpsc::Sender<Batch>,
+    ) -> Result<Pin<Box<dyn Future<Output = ()> + Send>>, Cut> {
+        let (topic, namespace) = (R::TOPIC.name(), self.scope.namespace.clone());
+        self.check_version().await?;
+        let query = Query {
+            past: None,
+            wait: Duration::ZERO,
+            stale: true,
+            namespace: namespace.to_string(),
+            prefix: Some(poll::NO_ID.to_owned()),
+        };
+        R::list(&self.nomad, &query).await?;
+        let namespaces = self.other_namespaces().await;
+        let from = self.follow.last.unwrap_or_else(|| self.seen.floor());
+        let body = self.nomad.subscribe(topic, &namespace, from).await?;
+        self.follow.resumed = self.follow.last;
+        let mut stream = Subscription::new(body);
+        let first = stream.next().await?;
+        self.follow.stream = Some(stream);
+        self.metrics.subscriptions.one();
+        self.metrics.streaming.set(1);
+        if self.follow.said.replace(Source::Events) != Some(Source::Events) {
+            tracing::info!(stream = R::NAME, "changes come from Nomad's event stream");
+        }
+        self.follow.due = Instant::now();
+        self.take(Ok(first), batches).await.map_err(|_| Cut::Closed)?;
+        Ok(namespaces)
+    }
+
+    /// Whether it is a Nomad whose stream has what the rest of its API has.
+    async fn check_version(&mut self) -> Result<(), Cut> {
+        if self.follow.version_known {
+            return Ok(());
+        }
+        match self.nomad.version().await {
+            Ok(version) if version == "1.0" || version.starts_with("1.0.") => {
+                self.refuse_version()?;
+            }
+            Ok(_) => (),
+            // The token may not ask, and its events tell.
+            Err(err) if err.status().is_some() => return Ok(()),
+            Err(err) => return Err(err.into()),
+        }
+        self.follow.version_known = true;
+        Ok(())
+    }
+
+    /// Nomad 1.0 is followed only where that is demanded.
+    fn refuse_version(&mut self) -> Result<(), Cut> {
+        if self.scope.changes == Source::Auto {
+            return Err(Cut::Version1_0);
+        }
+        tracing::warn!(
+            stream = R::NAME,
+            "this is Nomad 1.0, whose event stream writes empty members and times out where its \
+             lists leave them out; set NOMAD_FIREHOSE_SOURCE=poll to have them as in the lists"
+        );
+        Ok(())
+    }
+
+    /// What is over once there are other namespaces than now: a subscription to all of them covers
+    /// those that existed when it began.
+    async fn other_namespaces(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        // Nodes have no namespace.
+        if &*self.scope.namespace != "*" || R::TOPIC == Topic::Carries("Node") {
+            return Box::pin(std::future::pending());
+        }
+        let nomad = self.nomad.clone();
+        let first = nomad.namespaces_past(None, Duration::ZERO).await;
+        Box::pin(async move {
+            let mut known = first.ok();
+            loop {
+                let past = known.as_ref().map(|(index, _)| (*index).max(Index(1)));
+                match (nomad.namespaces_past(past, poll::LONGEST_WAIT).await, &mut known) {
+                    (Ok((_, now)), Some((_, then))) if now != *then => return,
+                    (Ok((index, _)), Some((last, _))) => *last = index,
+                    (Ok(answer), None) => known = Some(answer),
+                    // The token may not list them, or Nomad is away, which shows elsewhere.
+                    (Err(_), _) => sleep(NAMESPACES_AGAIN).await,
+                }
+                // An index that does not move would make this a loop without a wait.
+                sleep(poll::LEAST_INTERVAL).await;
+            }
+        })
+    }
+
+    /// Reads lists when they are due, and the stream all the time. `Ok` where only lists can tell
+    /// how to go on.
+    async fn follow_on(
+        &mut self,
+        mut namespaces: Pin<Box<dyn Future<Output = ()> + Send>>,
+        batches: &mpsc::Sender<Batch>,
+    ) -> Result<(), Cut> {
+        let mut resync = false;
+        let mut failed = Backoff::new(LEAST_WAIT, GREATEST_WAIT);
+        loop {
+            if self.follow.due <= Instant::now() {
+                let found = self.pass(batches).await;
+                if let Err(PassError::Closed) = found {
+                    return Err(Cut::Closed);
+                }
+                if let Some(cut) = self.follow.cut.take() {
+                    // What the list had is published all the same.
+                    self.reading = *found.as_ref().unwrap_or(&Reading::Probing);
+                    return Err(cut);
+                }
+                match found {
+                    Ok(reading @ (Reading::Confirming | Reading::Regressed)) => {
+                        self.reading = reading;
+                        return Ok(());
+                    }
+                    Ok(reading) => {
+                        self.noted_list(reading, &mut failed);
+                        self.check_stream(resync)?;
+                        resync = true;
+                    }
+                    Err(err) => {
+                        self.report_failed(&err);
+                        self.follow.due = Instant::now() + failed.next_wait();
+                    }
+                }
+            }
+            let due = self.follow.due;
+            tokio::select! {
+                heard = heard(&mut self.follow.stream) => {
+                    self.take(heard, batches).await.map_err(|_| Cut::Closed)?;
+                    if let Some(cut) = self.follow.cut.take() {
+                        return Err(cut);
+                    }
+                }
+                () = sleep_until(due) => (),
+                () = &mut namespaces => return Err(Cut::Namespaces),
+            }
+        }
+    }
+
+    /// A list was read whole: when is the next one due?
+    fn noted_list(&mut self, reading: Reading, failed: &mut Backoff) {
+        let now = Instant::now();
+        self.reading = reading;
+        self.follow.listed = Some(now);
+        self.follow.shown = 0;
+        self.follow.due = match reading {
+            Reading::Again => now,
+            Reading::Doubting => now + poll::SHORTEST_WAIT.min(self.scope.resync),
+            _ => now + self.scope.resync,
+        };
+        failed.reset();
+        self.report_recovered();
+    }
+
+    /// Whether a list has shown that the stream is not to be relied on.
+    fn check_stream(&mut self, resync: bool) -> Result<(), Cut> {
+        let Missed { behind, silent } = std::mem::take(&mut self.follow.missed);
+        if silent > 0 {
+            tracing::warn!(
+                stream = R::NAME,
+                changes = silent,
+                "a list has shown changes that the event stream had passed over without showing \
+                 them; they are published. Nomad has no events for some changes, such as the tag \
+                 of a job's version"
+            );
+        }
+        match resync {
+            true if silent > 0 => Err(Cut::Incomplete),
+            true if behind > 0 => Err(Cut::Behind),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes where the stream was, when a list is asked for.
+    pub(super) fn note_passed(&mut self) {
+        self.follow.passed = self.follow.stream.as_ref().and_then(|it| it.last);
+    }
+
+    /// Whether the stream is as far as a list.
+    fn has_passed(&self, list: Index) -> bool {
+        self.follow.stream.as_ref().is_none_or(|it| it.last >= Some(list))
+    }
+
+    /// Lets the stream come as far as the list, so that of what it still has the states in between
+    /// are published first. It may never do so, since it shows changes of its topic only.
+    pub(super) async fn await_stream(
+        &mut self,
+        list: Index,
+        batches: &mpsc::Sender<Batch>,
+    ) -> Result<(), PassError> {
+        let limit = Instant::now() + HOLD;
+        let mut quiet = Instant::now() + QUIET;
+        while !self.has_passed(list) {
+            tokio::select! {
+                heard = heard(&mut self.follow.stream) => {
+                    if let Ok(Heard::Commit(_)) = heard {
+                        quiet = Instant::now() + QUIET;
+                    }
+                    self.take(heard, batches).await?;
+                }
+                () = sleep_until(limit.min(quiet)) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts what only the list has shown, by the index of each change.
+    pub(super) fn count_missed(&mut self, changes: impl Iterator<Item = Index>) {
+        let Following { stream, resumed, passed, missed, .. } = &mut self.follow;
+        let Some(stream) = stream else { return };
+        for index in changes {
+            if stream.last.is_none_or(|it| index > it) {
+                missed.behind += 1;
+            }
+            let (passed, first) = (passed.unwrap_or_default(), stream.first);
+            if index < passed && first.is_some_and(|it| index >= it) {
+                missed.silent += 1;
+                self.metrics.missed_in_stream.one();
+            } else if resumed.is_some_and(|it| index > it && first.is_none_or(|it| index < it)) {
+                self.metrics.missed_between_streams.one();
+            }
+        }
+    }
+
+    /// Waits for something, while what the stream shows is published.
+    pub(super) async fn meanwhile<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+        batches: &mpsc::Sender<Batch>,
+    ) -> Result<T, PassError> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                heard = heard(&mut self.follow.stream) => self.take(heard, batches).await?,
+            }
+        }
+    }
+
+    /// Publishes what a line of the stream shows. Where the stream has ended, it is noted why.
+    pub(super) async fn take(
+        &mut self,
+        heard: Result<Heard, Cut>,
+        batches: &mpsc::Sender<Batch>,
+    ) -> Result<(), PassError> {
+        let line = match heard {
+            Ok(Heard::Heartbeat) => return Ok(()),
+            Ok(Heard::Commit(line)) => line,
+            Ok(Heard::TooLong(bytes)) => {
+                self.report_bad_event(format!("a line of it has {bytes} bytes"));
+                return Ok(());
+            }
+            Err(cut) => {
+                self.end(cut);
+                return Ok(());
+            }
+        };
+        let commit = match Commit::read(&line) {
+            Ok(commit) => commit,
+            Err(err) => {
+                self.report_bad_event(err.to_string());
+                return Ok(());
+            }
+        };
+        let mut out = Out::new(Index::default());
+        for object in commit.objects(R::TOPIC) {
+            let Some(object) = object else {
+                self.report_bad_event("an event of it has no object".to_owned());
+                continue;
+            };
+            if !self.follow.version_known && self.seems_refused(object) {
+                return Ok(());
+            }
+            let found = match R::changes(object, &self.seen, Mode::Event) {
+                Ok(found) => found,
+                Err(bad) => {
+                    self.report_bad_event(bad.to_string());
+                    continue;
+                }
+            };
+            if let Topic::Announces(_) = R::TOPIC {
+                if !found.changes.is_empty() {
+                    self.follow.list_after(poll::LEAST_INTERVAL);
+                }
+                continue;
+            }
+            self.follow.shown += found.changes.len();
+            self.publish_found(found, &mut out, batches).await?;
+        }
+        if !out.skipped.is_empty() {
+            // Whether it is gone, or where it can be read, the list tells.
+            self.follow.list_after(EARLY_LIST);
+        }
+        self.send_rest(out, batches).await?;
+        let index = commit.index();
+        self.follow.last = self.follow.last.max(Some(index));
+        if let Some(stream) = &mut self.follow.stream {
+            stream.first.get_or_insert(index);
+            stream.last = stream.last.max(Some(index));
+        }
+        if R::KIND == crate::cursor::Kind::Objects && self.follow.shown > EARLY_RESYNC {
+            self.follow.list_after(EARLY_LIST);
+        }
+        Ok(())
+    }
+
+    /// Where the version could not be asked for: whether an object shows that it is 1.0, and the
+    /// subscription is ended for it.
+    fn seems_refused(&mut self, object: &[u8]) -> bool {
+        self.follow.version_known = true;
+        let refused = is_of_1_0(R::TOPIC, object).then(|| self.refuse_version());
+        if let Some(Err(cut)) = refused {
+            self.follow.version_known = false;
+            self.end(cut);
+            return true;
+        }
+        false
+    }
+
+    fn report_bad_event(&mut self, why: String) {
+        self.report_bad_object(&BadElement { object: "an event of the stream".to_owned(), why });
+        // What it is about is in the list.
+        self.follow.list_after(EARLY_LIST);
+    }
+
+    fn end(&mut self, cut: Cut) {
+        if let Some(stream) = self.follow.stream.take() {
+            self.note_end(&stream);
+        }
+        self.follow.cut = Some(cut);
+    }
+
+    fn note_end(&mut self, stream: &Subscription) {
+        if stream.age() >= LASTING {
+            self.follow.trouble.over();
+        }
+        if let Some(last) = stream.last {
+            self.seen.cut(last);
+        }
+    }
+}
