@@ -218,6 +218,10 @@ impl Script {
         self.lock().reach = reach;
     }
 
+    pub(super) fn is_silent(&self) -> bool {
+        self.lock().reach == Reach::Silent
+    }
+
     pub(super) fn pending(&self) -> usize {
         self.lock().faults.len()
     }

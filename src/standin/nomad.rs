@@ -1,5 +1,6 @@
 //! A Nomad server, as far as a firehose sees one.
 
+mod events;
 mod http;
 mod state;
 mod stub;
@@ -12,11 +13,14 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Bytes};
+use axum::{Router, body::Bytes, routing::any};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-use self::state::{Key, State, Verbatim};
+use self::{
+    events::Events,
+    state::{Key, State, Verbatim, Written},
+};
 use super::{
     answer,
     fault::{Fault, Reach, Request, Script},
@@ -68,6 +72,7 @@ struct Shared {
     follower: Mutex<Option<Snapshot>>,
     script: Script,
     changed: watch::Sender<()>,
+    events: Events,
 }
 
 impl Nomad {
@@ -81,12 +86,15 @@ impl Nomad {
             follower: Mutex::default(),
             script: Script::default(),
             changed: watch::Sender::new(()),
+            events: Events::default(),
         }))
     }
 
     /// The HTTP API.
     pub fn router(&self) -> Router {
-        Router::new().fallback(http::handle).with_state(self.clone()).layer(answer::compression())
+        let router = Router::new().fallback(http::handle).layer(answer::compression());
+        // Compressed, a line would wait for the next ones.
+        router.route(events::PATH, any(http::handle)).with_state(self.clone())
     }
 
     /// Creates or replaces an object; the index at which that happened.
@@ -101,21 +109,28 @@ impl Nomad {
     ) -> u64 {
         self.change(|state| {
             let index = state.advance();
-            objects.into_iter().for_each(|(table, object)| state.put(index, table, object));
+            let written =
+                objects.into_iter().map(|(table, object)| state.put(index, table, object));
+            let written: Vec<Written> = written.collect();
+            self.publish(state, index, &written);
             index
         })
     }
 
     /// Writes an object at an index of the caller's choice, as a second commit at an index that readers have seen.
     pub fn upsert_at(&self, index: u64, table: Table, object: Map<String, Value>) {
-        self.change(|state| state.put(index, table, object));
+        self.change(|state| {
+            let written = state.put(index, table, object);
+            self.publish(state, index, &[written]);
+        });
     }
 
     /// Removes an object, as garbage collection does; nodes have no namespace (`""`).
     pub fn delete(&self, table: Table, namespace: &str, id: &str) -> u64 {
         self.change(|state| {
             let index = state.advance();
-            state.remove(index, table, &Key::new(namespace, id));
+            let last = state.remove(index, table, &Key::new(namespace, id));
+            self.publish_removal(index, table, last);
             index
         })
     }
@@ -125,6 +140,7 @@ impl Nomad {
         self.change(|state| {
             let index = state.advance();
             state.table_mut(table).index = index;
+            self.publish_touch(state, index, table);
             index
         })
     }
@@ -189,10 +205,13 @@ impl Nomad {
     /// Restores a state, objects and indexes of tables; the next change goes on from the present counter, as in Nomad.
     pub fn restore(&self, snapshot: &Snapshot) {
         self.change(|state| *state = state.restored(&snapshot.0));
+        self.forget_events();
     }
 
-    /// Lets reads that allow `stale` see this state, as of a follower that hangs, until that is taken back with `None`.
+    /// Lets reads that allow `stale` see this state, as of a follower that hangs, until that is taken back with `None`;
+    /// event streams that are opened meanwhile come from this follower.
     pub fn lag(&self, follower: Option<Snapshot>) {
+        self.follow_events(follower.as_ref().map(|Snapshot(state)| state.index));
         *lock(&self.0.follower) = follower;
         self.0.changed.send_replace(());
     }
@@ -212,9 +231,10 @@ impl Nomad {
         self.0.script.requests()
     }
 
-    /// While true, requests vanish without an answer, those under way included.
+    /// While true, requests vanish without an answer, those under way included, and event streams are silent.
     pub fn partition(&self, on: bool) {
         self.0.script.set_reach(if on { Reach::Silent } else { Reach::Connected });
+        self.0.events.wake();
     }
 
     /// While true, every request is answered with 500 for want of a leader.
@@ -225,6 +245,7 @@ impl Nomad {
     /// Demands this token; without one everybody may read.
     pub fn require_token(&self, token: Option<String>) {
         *lock(&self.0.token) = token;
+        self.0.events.wake();
     }
 
     /// Lets blocking queries wait longer than they ask by this time, at most a sixteenth of the wait.

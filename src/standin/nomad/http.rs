@@ -8,11 +8,11 @@ use axum::{
     http::{Method, StatusCode, request::Parts},
     response::Response,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Nomad, Snapshot, Table, Version, lock,
+    Nomad, Snapshot, Table, Version, events, lock,
     state::{DEFAULT_NAMESPACE, Key, State, Verbatim},
     stub,
 };
@@ -39,6 +39,8 @@ enum Route {
     Job(String),
     Namespaces,
     Leader,
+    Agent,
+    Events,
 }
 
 impl Route {
@@ -51,6 +53,8 @@ impl Route {
             "/v1/deployments" => Self::List(Table::Deployments),
             "/v1/namespaces" => Self::Namespaces,
             "/v1/status/leader" => Self::Leader,
+            "/v1/agent/self" => Self::Agent,
+            events::PATH => Self::Events,
             _ => {
                 let (kind, id) = path.strip_prefix("/v1/")?.split_once('/')?;
                 match kind {
@@ -111,6 +115,9 @@ impl Nomad {
             return Err(Box::new(answer::invalid_method()));
         }
         let params = Params::of(uri);
+        if route == Route::Events {
+            return self.stream(&params, self.token_of(request), older);
+        }
         let namespace = params.get("namespace").unwrap_or(DEFAULT_NAMESPACE);
         let blocking = Blocking::of(&params, WAIT, WAIT)?;
         let read = Read { older, stale: self.allows_stale(&params), blocking };
@@ -130,6 +137,8 @@ impl Nomad {
                 Ok(self.read(read, |state| state.namespaces_index, respond).await)
             }
             Route::Leader => Ok(answer::json("\"127.0.0.1:4647\"")),
+            Route::Agent => Ok(answer::json(self.0.version.agent().to_string())),
+            Route::Events => Err(Box::new(answer::empty(StatusCode::NOT_FOUND))),
         }
     }
 
@@ -265,14 +274,16 @@ impl Nomad {
 
     fn access(&self, request: &Parts) -> Access {
         let required = lock(&self.0.token);
-        let given =
-            query::token(&request.headers, "x-nomad-token", self.0.version == Version::V2_0);
-        match (required.as_deref(), given) {
+        match (required.as_deref(), self.token_of(request)) {
             (None, _) => Access::Full,
             (Some(_), None) => Access::Anonymous,
             (Some(required), Some(given)) if required == given => Access::Full,
             (Some(_), Some(given)) => Access::Unknown { uuid: given.len() == UUID_LENGTH },
         }
+    }
+
+    fn token_of<'a>(&self, request: &'a Parts) -> Option<&'a str> {
+        query::token(&request.headers, "x-nomad-token", self.0.version == Version::V2_0)
     }
 }
 
@@ -283,6 +294,21 @@ impl Version {
             Self::V1_0 => "1.0.18",
             Self::V2_0 => "2.0.5",
         }
+    }
+
+    /// What an agent says of itself, as far as it matters.
+    fn agent(self) -> Value {
+        let version = json!({
+            "Revision": "",
+            "Version": self.text(),
+            "VersionMetadata": "",
+            "VersionPrerelease": "",
+        });
+        json!({
+            "config": { "Version": version },
+            "member": { "Status": "alive", "Tags": { "build": self.text(), "role": "nomad" } },
+            "stats": {},
+        })
     }
 
     /// Whether `*` means all namespaces for this list, and is not taken as a name.

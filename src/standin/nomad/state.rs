@@ -44,6 +44,20 @@ pub(super) struct Object {
     pub(super) modify_index: u64,
 }
 
+impl Object {
+    /// A member that is text; empty if there is none.
+    pub(super) fn text(&self, name: &str) -> &str {
+        self.fields.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+/// What a write did.
+pub(super) struct Written {
+    pub(super) table: Table,
+    pub(super) object: Arc<Object>,
+    pub(super) previous: Option<Arc<Object>>,
+}
+
 /// A list that is not made from objects.
 #[derive(Clone)]
 pub(super) enum Verbatim {
@@ -140,7 +154,12 @@ impl State {
         self.object(table, key).map_or(self.table(table).index, |object| object.modify_index)
     }
 
-    pub(super) fn put(&mut self, index: u64, table: Table, mut fields: Map<String, Value>) {
+    pub(super) fn put(
+        &mut self,
+        index: u64,
+        table: Table,
+        mut fields: Map<String, Value>,
+    ) -> Written {
         let key = Key::of(table, &fields);
         self.index = self.index.max(index);
         let rows = self.table_mut(table);
@@ -157,9 +176,11 @@ impl State {
         fields.insert("ModifyIndex".to_owned(), index.into());
         let body = Bytes::from(Value::Object(fields.clone()).to_string());
         rows.recorded.remove(&key);
-        rows.objects.insert(key, Arc::new(Object { fields, body, modify_index: index }));
+        let object = Arc::new(Object { fields, body, modify_index: index });
+        let previous = rows.objects.insert(key, object.clone());
         rows.index = rows.index.max(index);
         rows.verbatim = None;
+        Written { table, object, previous }
     }
 
     pub(super) fn put_recorded(&mut self, table: Table, key: Key, body: Bytes) {
@@ -174,9 +195,10 @@ impl State {
         rows.recorded.insert(key, Arc::new(Object { fields: Map::new(), body, modify_index }));
     }
 
-    pub(super) fn remove(&mut self, index: u64, table: Table, key: &Key) {
+    /// Removes an object; its last state, if it was not served as recorded.
+    pub(super) fn remove(&mut self, index: u64, table: Table, key: &Key) -> Option<Arc<Object>> {
         let rows = self.table_mut(table);
-        rows.objects.remove(key);
+        let last = rows.objects.remove(key);
         rows.recorded.remove(key);
         rows.index = index;
         rows.verbatim = None;
@@ -184,6 +206,7 @@ impl State {
             self.summaries.remove(key);
             self.summary_index = index;
         }
+        last
     }
 
     pub(super) fn put_summary(&mut self, index: u64, key: Key, mut summary: Map<String, Value>) {

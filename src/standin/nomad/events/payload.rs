@@ -1,0 +1,184 @@
+//! Objects as events show them: in the old version by another encoder than that of the HTTP API, allocations in their
+//! full form.
+
+use axum::body::Bytes;
+use serde_json::{Map, Value, json};
+
+use super::{
+    super::{Table, Version, state::Object},
+    batch::Form,
+};
+
+/// What Go's own encoder makes of a time that was not set.
+const NO_TIME: &str = "0001-01-01T00:00:00Z";
+/// The members that are times, wherever they are.
+const TIMES: [&str; 6] =
+    ["FinishedAt", "LastRestart", "RequireProgressBy", "StartedAt", "Timestamp", "WaitUntil"];
+/// The members of an allocation that only the list shows.
+const LISTED_ONLY: [&str; 2] = ["JobVersion", "JobType"];
+
+/// The object itself, encoded.
+pub(super) fn object(
+    version: Version,
+    table: Table,
+    form: Form,
+    object: &Object,
+    index: u64,
+) -> Bytes {
+    if version == Version::V2_0 && table != Table::Allocations && form != Form::Repeated {
+        return object.body.clone();
+    }
+    let mut fields = object.fields.clone();
+    if form == Form::Repeated {
+        fields.insert("LastAllocUpdateIndex".to_owned(), index.into());
+    }
+    if table == Table::Allocations {
+        fields.retain(|name, _| !LISTED_ONLY.contains(&name.as_str()));
+        let created = fields.get("CreateIndex").cloned().unwrap_or_default();
+        fields.entry("AllocModifyIndex").or_insert(created);
+        add(&mut fields, full_allocation());
+    }
+    match (version, table) {
+        (Version::V2_0, Table::Allocations) => fields.retain(|_, value| !is_empty(value)),
+        (Version::V1_0, Table::Allocations) => add(&mut fields, old_allocation()),
+        (Version::V1_0, Table::Evaluations) => add(&mut fields, old_evaluation()),
+        _ => {}
+    }
+    let mut value = Value::Object(fields);
+    match version {
+        Version::V2_0 => value.to_string().into(),
+        Version::V1_0 => {
+            set_times(&mut value);
+            escape(&value.to_string()).into()
+        }
+    }
+}
+
+/// Whether the newer version leaves a member out.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) => false,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(elements) => elements.is_empty(),
+        Value::Object(fields) => fields.values().all(Value::is_null),
+    }
+}
+
+/// Adds the members that are not there.
+fn add(fields: &mut Map<String, Value>, more: Value) {
+    let Value::Object(more) = more else { return };
+    for (name, value) in more {
+        fields.entry(name).or_insert(value);
+    }
+}
+
+/// What the list does not show of an allocation.
+fn full_allocation() -> Value {
+    let resources = json!({
+        "CPU": 20,
+        "Devices": null,
+        "DiskMB": 20,
+        "IOPS": 0,
+        "MemoryMB": 16,
+        "Networks": null,
+    });
+    json!({
+        "Metrics": {
+            "AllocationTime": 41871,
+            "ClassExhausted": null,
+            "ClassFiltered": null,
+            "CoalescedFailures": 0,
+            "ConstraintFiltered": null,
+            "DimensionExhausted": null,
+            "NodesAvailable": { "dc1": 2 },
+            "NodesEvaluated": 2,
+            "NodesExhausted": 0,
+            "NodesFiltered": 0,
+            "QuotaExhausted": null,
+            "ScoreMetaData": null,
+            "Scores": null,
+        },
+        "Resources": resources,
+        "SharedResources": resources,
+        "TaskResources": { "t": resources },
+    })
+}
+
+/// The members of an allocation that the old version shows though they are empty.
+fn old_allocation() -> Value {
+    json!({
+        "AllocStates": null,
+        "ClientDescription": "",
+        "DeploymentID": "",
+        "DeploymentStatus": null,
+        "DesiredDescription": "",
+        "FollowupEvalID": "",
+        "Job": null,
+        "NetworkStatus": null,
+        "NextAllocation": "",
+        "PreemptedAllocations": null,
+        "PreemptedByAllocation": "",
+        "PreviousAllocation": "",
+        "RescheduleTracker": null,
+        "TaskStates": null,
+    })
+}
+
+/// The members of an evaluation that the old version shows though they are empty, among them some that the HTTP API does
+/// not have.
+fn old_evaluation() -> Value {
+    json!({
+        "AnnotatePlan": false,
+        "BlockedEval": "",
+        "ClassEligibility": null,
+        "DeploymentID": "",
+        "EscapedComputedClass": false,
+        "FailedTGAllocs": null,
+        "JobModifyIndex": 0,
+        "LeaderACL": "",
+        "NextEval": "",
+        "NodeID": "",
+        "NodeModifyIndex": 0,
+        "PreviousEval": "",
+        "QueuedAllocations": null,
+        "QuotaLimitReached": "",
+        "SnapshotIndex": 0,
+        "StatusDescription": "",
+        "Wait": 0,
+        "WaitUntil": null,
+    })
+}
+
+/// Writes out the times that were not set.
+fn set_times(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value {
+                    Value::Null if TIMES.contains(&name.as_str()) => *value = NO_TIME.into(),
+                    _ => set_times(value),
+                }
+            }
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(set_times),
+        _ => {}
+    }
+}
+
+/// Escapes as Go's own encoder does, which writes for web pages.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '<' => escaped.push_str("\\u003c"),
+            '>' => escaped.push_str("\\u003e"),
+            '&' => escaped.push_str("\\u0026"),
+            '\u{2028}' => escaped.push_str("\\u2028"),
+            '\u{2029}' => escaped.push_str("\\u2029"),
+            _ => escaped.push(c),
+        }
+    }
+    escaped
+}
