@@ -10,6 +10,7 @@ mod failover;
 #[allow(dead_code, reason = "the other test binary needs the rest")]
 #[path = "support/process.rs"]
 mod firehose;
+mod following;
 mod migration;
 mod openapi;
 mod process;

@@ -314,7 +314,6 @@ impl<R: Resource> Watcher<R> {
         mut namespaces: Pin<Box<dyn Future<Output = ()> + Send>>,
         batches: &mpsc::Sender<Batch>,
     ) -> Result<(), Cut> {
-        let mut resync = false;
         let mut failed = Backoff::new(LEAST_WAIT, GREATEST_WAIT);
         loop {
             if self.follow.due <= Instant::now() {
@@ -334,8 +333,7 @@ impl<R: Resource> Watcher<R> {
                     }
                     Ok(reading) => {
                         self.noted_list(reading, &mut failed);
-                        self.check_stream(resync)?;
-                        resync = true;
+                        self.check_stream()?;
                     }
                     Err(err) => {
                         self.report_failed(&err);
@@ -373,7 +371,9 @@ impl<R: Resource> Watcher<R> {
     }
 
     /// Whether a list has shown that the stream is not to be relied on.
-    fn check_stream(&mut self, resync: bool) -> Result<(), Cut> {
+    fn check_stream(&mut self) -> Result<(), Cut> {
+        let joined =
+            self.follow.stream.as_mut().is_some_and(|it| std::mem::replace(&mut it.joined, true));
         let Missed { behind, silent } = std::mem::take(&mut self.follow.missed);
         if silent > 0 {
             tracing::warn!(
@@ -384,7 +384,8 @@ impl<R: Resource> Watcher<R> {
                  of a job's version"
             );
         }
-        match resync {
+        // Another server may do better; where the first list has shown it, this one was asked anew.
+        match joined {
             true if silent > 0 => Err(Cut::Incomplete),
             true if behind > 0 => Err(Cut::Behind),
             _ => Ok(()),
@@ -433,7 +434,7 @@ impl<R: Resource> Watcher<R> {
                 missed.behind += 1;
             }
             let (passed, first) = (passed.unwrap_or_default(), stream.first);
-            if index < passed && first.is_some_and(|it| index >= it) {
+            if index < passed && (stream.joined || first.is_some_and(|it| index >= it)) {
                 missed.silent += 1;
                 self.metrics.missed_in_stream.one();
             } else if resumed.is_some_and(|it| index > it && first.is_none_or(|it| index < it)) {

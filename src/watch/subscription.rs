@@ -26,6 +26,8 @@ pub(super) struct Subscription {
     lines: Lines,
     since: Instant,
     deadline: Instant,
+    /// Whether a list has been joined with it, so that from there on nothing is to be missing.
+    pub(super) joined: bool,
     /// The first and the last index that it has shown.
     pub(super) first: Option<Index>,
     pub(super) last: Option<Index>,
@@ -80,7 +82,7 @@ impl Subscription {
     pub(super) fn new(body: ByteStream) -> Self {
         let since = Instant::now();
         let (lines, deadline) = (Lines::default(), since + FIRST_LINE);
-        Self { body, lines, since, deadline, first: None, last: None }
+        Self { body, lines, since, deadline, joined: false, first: None, last: None }
     }
 
     /// How long it has been.
