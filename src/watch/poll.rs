@@ -1,6 +1,6 @@
 //! Blocking lists: wait for the list to change, read it as a stream, publish what is new.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::{
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     api::{self, Page, Query},
-    cursor::{Index, Kind, Mark, Move, Since},
+    cursor::{Index, Kind, Listed, Mark, Move, Since},
     streams::{BadElement, Mode, Resource},
 };
 
@@ -65,6 +65,7 @@ impl<R: Resource> Watcher<R> {
         batches: &mpsc::Sender<Batch>,
     ) -> Result<Reading, PassError> {
         let mut pass = Pass::new(R::KIND, limit::<R>());
+        self.seen.begin_allocations();
         let mut list: Option<Index> = None;
         let mut known_leader = true;
         for query in self.queries().await? {
@@ -236,7 +237,12 @@ impl<R: Resource> Watcher<R> {
                     }),
                 };
                 match found {
-                    Ok(found) => pass.add(found),
+                    Ok(found) => {
+                        if R::KIND == Kind::TaskEvents {
+                            self.seen.list_allocation(found.object);
+                        }
+                        pass.add(found);
+                    }
                     Err(bad) => pass.add_bad(bad),
                 }
                 if pass.is_full() {
@@ -272,7 +278,11 @@ impl<R: Resource> Watcher<R> {
         } else if bad || empty {
             None
         } else if held && !left {
-            Some(Move::ReachListed(reach, listed.keys().copied().collect::<HashSet<_>>()))
+            let listed = match R::KIND {
+                Kind::TaskEvents => self.seen.listed_allocations(),
+                Kind::Objects => Listed::Objects(listed.keys().map(|it| *it as u64).collect()),
+            };
+            Some(Move::ReachListed(reach, listed))
         } else {
             Some(Move::Reach(reach))
         };
