@@ -67,6 +67,8 @@ metrics! {
     stale_lists,
     /// Times that Nomad's index went back.
     index_regressions,
+    /// Tails of task events that were dropped for want of space.
+    tails_dropped,
     /// Checkpoints saved.
     checkpoints_saved,
     /// Checkpoints that could not be saved and were tried again.
