@@ -12,6 +12,7 @@ mod failover;
 mod firehose;
 mod migration;
 mod openapi;
+mod positions;
 mod process;
 mod properties;
 mod publishing;
