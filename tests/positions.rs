@@ -98,8 +98,11 @@ async fn a_list_that_is_cut_short_forgets_nothing() {
     world.published(2).await;
     pass(30).await;
     world.nomad.script("/v1/allocations", Fault::CutBody { after_bytes: 700 });
-    serve(&world, 21, &[("a", 10), ("b", 12)]);
-    pass(30).await;
+    // The first answers a query that was waiting already.
+    for index in [21, 22] {
+        serve(&world, index, &[("a", 10), ("b", 12)]);
+        pass(30).await;
+    }
     assert!(running.metrics.nomad_errors.get() > 0);
     assert_eq!(remembered(&world, &["a", "b"]), ["a", "b"]);
     running.stop().await;
