@@ -1,17 +1,21 @@
 //! Positions: how far a stream has been published, and how far Nomad has been read.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     fmt,
-    ops::RangeInclusive,
     time::SystemTime,
 };
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
-
+mod ahead;
 mod saved;
+mod shard;
+mod tails;
+mod task;
 
-pub use saved::{Encoded, Resumed, Saved, Start, decode, shard_count};
+pub use ahead::Ahead;
+use ahead::Shared;
+pub use saved::{Encoded, Loading, Resumed, Saved, Start, decode};
+pub use task::{Tail, Task, allocation};
 
 /// A Raft index of Nomad: of a change, or of a list (`X-Nomad-Index`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,46 +55,6 @@ pub enum Kind {
     TaskEvents,
 }
 
-/// A task of an allocation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Task {
-    allocation: u128,
-    name: u64,
-}
-
-impl Task {
-    /// The task `name` of the allocation `id`.
-    #[must_use]
-    pub fn new(id: &str, name: &str) -> Self {
-        Self { allocation: allocation(id), name: xxh3_64(name.as_bytes()) }
-    }
-}
-
-/// An allocation's id as a number: the UUID itself, so that two ids are never taken for one.
-#[must_use]
-pub fn allocation(id: &str) -> u128 {
-    let dashes = id.len() == 36 && [8, 13, 18, 23].iter().all(|it| id.as_bytes()[*it] == b'-');
-    let digits: String = id.chars().filter(|it| *it != '-').collect();
-    match u128::from_str_radix(&digits, 16) {
-        Ok(uuid) if dashes && digits.len() == 32 => uuid,
-        // Not an id that Nomad makes.
-        _ => xxh3_128(id.as_bytes()),
-    }
-}
-
-/// The last task event of a task that is durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tail {
-    /// `ModifyIndex` of the allocation that showed it.
-    pub index: Index,
-    /// Its `Time`.
-    pub time: Nanos,
-    /// A hash of its `Type`.
-    pub kind: u32,
-    /// A hash of the whole event.
-    pub hash: u64,
-}
-
 /// What becomes durable with a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
@@ -124,14 +88,24 @@ pub enum Since {
 pub enum Move {
     /// Every change up to this index is durable.
     Reach(Index),
-    /// The same, at the end of a whole list: what is remembered of others is of no more use.
-    ReachListed(Index, HashSet<u128>),
+    /// The same, at the end of a whole list: what is remembered of others is of no more use,
+    /// unless it is above this index, and the list too old to have it.
+    ReachListed(Index, Listed),
     /// Nomad's index has gone back to this one.
     Lower(Index),
 }
 
+/// What a whole list has shown.
+#[derive(Clone, Debug)]
+pub enum Listed {
+    /// These objects.
+    Objects(HashSet<u64>),
+    /// The allocations that were marked with this generation, or a later one.
+    Tasks(u32),
+}
+
 /// How far a stream has been published. A checkpoint holds all of it.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Cursor {
     kind: Kind,
     floor: Index,
@@ -139,11 +113,9 @@ pub struct Cursor {
     floor_is_known: bool,
     /// Objects at the floor and above it: what is durable of them.
     above: HashMap<u64, (Index, u64)>,
-    tails: BTreeMap<Task, Tail>,
+    tails: Shared,
     since: Since,
     newest: Nanos,
-    shards: u32,
-    dirty: BTreeSet<u32>,
     moves: u64,
     /// Which part of which Nomad it is a position in; for a warning.
     scope: String,
@@ -153,13 +125,39 @@ impl Cursor {
     /// Before everything.
     #[must_use]
     pub fn new(kind: Kind) -> Self {
-        Self { kind, floor_is_known: true, shards: 1, ..Self::default() }
+        Self { kind, floor_is_known: true, ..Self::default() }
     }
 
     /// At an index of which only the number is known.
     #[must_use]
     pub fn at(floor: Index) -> Self {
         Self { floor, floor_is_known: false, ..Self::new(Kind::Objects) }
+    }
+
+    /// With at most so many tails, as far as there are some to drop.
+    #[must_use]
+    pub fn with_most_tails(self, most: usize) -> Self {
+        self.tails.lock().durable.bound(most);
+        self
+    }
+
+    /// The same position, and the same tails: whatever becomes of these is seen by both.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        Self {
+            above: self.above.clone(),
+            tails: self.tails.share(),
+            scope: self.scope.clone(),
+            ..*self
+        }
+    }
+
+    /// For whoever reads ahead of this cursor: the same position, but for the tails, and those. A
+    /// cursor has one reader at a time.
+    #[must_use]
+    pub fn ahead(&self) -> (Self, Ahead) {
+        let apart = Self { tails: Shared::default(), ..self.share() };
+        (apart, Ahead::new(&self.tails))
     }
 
     /// Every change up to this index is durable.
@@ -176,20 +174,19 @@ impl Cursor {
 
     /// The tail of a task.
     #[must_use]
-    pub fn tail(&self, task: Task) -> Option<&Tail> {
-        self.tails.get(&task)
-    }
-
-    /// The tails of an allocation's tasks.
-    pub fn tails_of(&self, allocation: u128) -> impl Iterator<Item = &Tail> {
-        let of = |name| Task { allocation, name };
-        self.tails.range(of(0)..=of(u64::MAX)).map(|(_, tail)| tail)
+    pub fn tail(&self, task: Task) -> Option<Tail> {
+        self.tails.lock().durable.get(task).map(tails::Entry::tail)
     }
 
     /// How many tasks have a tail.
     #[must_use]
     pub fn tails(&self) -> usize {
-        self.tails.len()
+        self.tails.lock().durable.len()
+    }
+
+    /// How many tails were dropped for want of space since this was last asked.
+    pub fn take_dropped(&mut self) -> usize {
+        self.tails.lock().durable.take_dropped()
     }
 
     /// What is durable of an object at the floor or above it: its index and hash.
@@ -227,8 +224,11 @@ impl Cursor {
             }
             Mark::Task(task, tail) => {
                 self.newest = self.newest.max(tail.time);
-                self.tails.insert(task, tail);
-                self.dirty.insert(self.shard(task));
+                let mut tails = self.tails.lock();
+                tails.apply(task, tail);
+                if tails.durable.is_full() {
+                    tails.durable.trim(self.floor);
+                }
             }
         }
     }
@@ -238,19 +238,13 @@ impl Cursor {
         match to {
             Move::Reach(floor) => self.reach(*floor),
             Move::ReachListed(floor, listed) => {
-                let (shards, dirty) = (self.shards, &mut self.dirty);
-                self.tails.retain(|task, tail| {
-                    // One above the floor was published from a list that this one lags behind.
-                    let keep = tail.index > *floor || listed.contains(&task.allocation);
-                    if !keep {
-                        dirty.insert(shard(*task, shards));
+                match listed {
+                    Listed::Tasks(generation) => self.tails.lock().sweep(*generation, *floor),
+                    Listed::Objects(listed) => {
+                        let newer = |index: Index| index > *floor;
+                        self.above.retain(|key, (index, _)| newer(*index) || listed.contains(key));
                     }
-                    keep
-                });
-                // What is above the floor was published from something newer than that list.
-                self.above.retain(|key, (index, _)| {
-                    *index > *floor || listed.contains(&u128::from(*key))
-                });
+                }
                 self.reach(*floor);
                 self.since = Since::Floor;
             }
@@ -259,11 +253,7 @@ impl Cursor {
                 self.floor = *floor;
                 self.floor_is_known = false;
                 self.above.clear();
-                // An allocation that was set back is not an old one.
-                for tail in self.tails.values_mut() {
-                    tail.index = tail.index.min(*floor);
-                }
-                self.dirty.extend(0..self.shards);
+                self.tails.lock().lower(*floor);
             }
         }
     }
@@ -281,6 +271,10 @@ impl Cursor {
             self.floor = floor;
             self.floor_is_known = known;
             self.above.retain(|_, (index, _)| *index >= floor);
+            let mut tails = self.tails.lock();
+            if tails.durable.is_above_bound() {
+                tails.durable.trim(floor);
+            }
         }
     }
 
@@ -293,29 +287,6 @@ impl Cursor {
             Kind::TaskEvents => u64::try_from(self.newest.min(now)).unwrap_or_default(),
         }
     }
-
-    fn shard(&self, task: Task) -> u32 {
-        shard(task, self.shards)
-    }
-}
-
-/// The shard that holds the tail of a task, where there are `count` (a power of two). The leading
-/// bits of a UUID are as random as the others, and make each shard a range.
-fn shard(task: Task, count: u32) -> u32 {
-    let bits = count.trailing_zeros();
-    if bits == 0 { 0 } else { (task.allocation >> (128 - bits)) as u32 }
-}
-
-/// The tasks of a shard.
-fn shard_range(number: u32, count: u32) -> RangeInclusive<Task> {
-    let bits = count.trailing_zeros();
-    if bits == 0 {
-        let last = Task { allocation: u128::MAX, name: u64::MAX };
-        return Task { allocation: 0, name: 0 }..=last;
-    }
-    let first = u128::from(number) << (128 - bits);
-    let last = Task { allocation: first | (u128::MAX >> bits), name: u64::MAX };
-    Task { allocation: first, name: 0 }..=last
 }
 
 #[cfg(test)]
@@ -324,13 +295,6 @@ mod tests {
 
     fn object(key: u64, index: u64) -> Mark {
         Mark::Object { key, index: Index(index), hash: key }
-    }
-
-    #[test]
-    fn an_allocation_id_is_its_uuid_and_any_other_text_still_has_a_name() {
-        assert_eq!(allocation("00000000-0000-0000-0000-0000000000ff"), 255);
-        assert_ne!(allocation("web"), allocation("worker"));
-        assert_ne!(allocation("00000000-0000-0000-0000-0000000000fg"), 255);
     }
 
     #[test]
@@ -355,22 +319,56 @@ mod tests {
         assert_eq!((cursor.floor(), cursor.object(1)), (Index(3), None));
     }
 
+    fn tail(index: u64, time: Nanos, terminal: bool) -> Tail {
+        Tail { index: Index(index), time, kind: 0, hash: 0, terminal }
+    }
+
     #[test]
     fn tails_of_allocations_that_are_gone_are_forgotten() {
         let mut cursor = Cursor::new(Kind::TaskEvents);
-        let tail = Tail { index: Index(5), time: 1, kind: 0, hash: 0 };
-        let (kept, gone) = (Task::new("a", "t"), Task::new("b", "t"));
-        cursor.apply(Mark::Task(kept, tail));
-        cursor.apply(Mark::Task(gone, tail));
-        cursor.go(&Move::ReachListed(Index(5), HashSet::from([allocation("a")])));
-        assert_eq!((cursor.tail(kept), cursor.tail(gone)), (Some(&tail), None));
+        let [kept, gone, newer] = ["a", "b", "c"].map(|it| Task::new(it, "t"));
+        for (task, index) in [(kept, 5), (gone, 5), (newer, 6)] {
+            cursor.apply(Mark::Task(task, tail(index, 1, false)));
+        }
+        let (_, mut reader) = cursor.ahead();
+        reader.begin_list();
+        reader.list(allocation("a"));
+        cursor.go(&Move::ReachListed(Index(5), reader.listed()));
+        assert_eq!([kept, gone, newer].map(|it| cursor.tail(it).is_some()), [true, false, true]);
+    }
+
+    #[test]
+    fn an_object_that_is_newer_than_the_list_is_kept() {
+        let mut cursor = Cursor::new(Kind::Objects);
+        for (key, index) in [(1, 5), (2, 5), (3, 6)] {
+            cursor.apply(object(key, index));
+        }
+        cursor.go(&Move::ReachListed(Index(5), Listed::Objects(HashSet::from([1]))));
+        assert_eq!([1, 2, 3].map(|it| cursor.object(it).is_some()), [true, false, true]);
+    }
+
+    #[test]
+    fn a_cursor_without_space_drops_tails_once_the_floor_has_passed_them() {
+        let mut cursor = Cursor::new(Kind::TaskEvents).with_most_tails(100);
+        let task = |index: u64| Task::new("a", &index.to_string());
+        for index in 1..=150 {
+            cursor.apply(Mark::Task(task(index), tail(index, 1, index % 2 == 0)));
+        }
+        assert_eq!((cursor.tails(), cursor.take_dropped()), (150, 0));
+        cursor.reach(Index(201));
+        assert!(cursor.tails() <= 100);
+        assert_eq!(cursor.tails() + cursor.take_dropped(), 150);
+        let there = |range: std::ops::RangeInclusive<u64>, odd| {
+            range.filter(|it| it % 2 == odd).filter(|it| cursor.tail(task(*it)).is_some()).count()
+        };
+        assert_eq!((there(1..=150, 1), there(1..=100, 0)), (75, 0));
+        assert!(there(106..=150, 0) > 20);
     }
 
     #[test]
     fn the_go_tools_value_is_never_beyond_now() {
         let mut cursor = Cursor::new(Kind::TaskEvents);
-        let tail = Tail { index: Index(5), time: 1_000, kind: 0, hash: 0 };
-        cursor.apply(Mark::Task(Task::new("a", "t"), tail));
+        cursor.apply(Mark::Task(Task::new("a", "t"), tail(5, 1_000, false)));
         assert_eq!((cursor.value(900), cursor.value(2_000)), (900, 1_000));
     }
 }

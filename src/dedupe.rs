@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, ops::RangeInclusive};
 
-use crate::cursor::{Cursor, Index, Mark, Move, Nanos, Since, Tail, Task};
+use crate::cursor::{Ahead, Cursor, Index, Listed, Mark, Move, Nanos, Since, Tail, Task};
 
 /// Nomad keeps this many events of a task and drops the oldest.
 pub const EVENTS_KEPT: usize = 10;
@@ -12,6 +12,7 @@ pub const EVENTS_KEPT: usize = 10;
 #[derive(Debug)]
 pub struct Seen {
     cursor: Cursor,
+    tails: Ahead,
     /// The last index of every object that this term has read, so that one that goes back is
     /// noticed.
     listed: HashMap<u64, Index>,
@@ -91,11 +92,13 @@ pub struct NewEvents {
 }
 
 impl Seen {
-    /// Starts from what is durable.
+    /// Starts from what is durable, and reads its tails from there as long as nothing newer is
+    /// known. A cursor has one of these at a time.
     #[must_use]
-    pub fn new(cursor: Cursor) -> Self {
+    pub fn new(durable: &Cursor) -> Self {
+        let (cursor, tails) = durable.ahead();
         let cuts = cursor.highest().map(|it| it..=it);
-        Self { cursor, listed: HashMap::new(), horizon: Index::default(), cuts }
+        Self { cursor, tails, listed: HashMap::new(), horizon: Index::default(), cuts }
     }
 
     /// Every change up to here has been read.
@@ -171,9 +174,7 @@ impl Seen {
     /// Whether an allocation with this index is older than an event that was published of it.
     #[must_use]
     pub fn is_set_back(&self, allocation: u128, index: Index) -> bool {
-        self.cursor
-            .tails_of(allocation)
-            .any(|tail| index < tail.index && tail.index <= self.horizon)
+        self.tails.is_set_back(allocation, index, self.horizon)
     }
 
     /// What is known of an object at the floor or above it: its index and hash.
@@ -190,7 +191,7 @@ impl Seen {
         if events.is_empty() {
             return none;
         }
-        let Some(tail) = self.cursor.tail(task) else {
+        let Some(tail) = self.tails.tail(task) else {
             let floor = self.cursor.floor();
             let above = index > floor || (index == floor && self.cursor.floor_is_known());
             return match self.cursor.since() {
@@ -220,7 +221,7 @@ impl Seen {
     /// Whether any object or task is remembered.
     #[must_use]
     pub fn knows_any(&self) -> bool {
-        !self.listed.is_empty() || self.cursor.tails() > 0
+        !self.listed.is_empty() || !self.tails.is_empty()
     }
 
     /// A list of this index is being read.
@@ -263,23 +264,44 @@ impl Seen {
         self.listed.clear();
     }
 
+    /// A list of allocations is about to be read.
+    pub fn begin_allocations(&mut self) {
+        self.tails.begin_list();
+    }
+
+    /// The list that is read shows this allocation.
+    pub fn list_allocation(&mut self, allocation: u128) {
+        self.tails.list(allocation);
+    }
+
+    /// What the list of allocations has shown, at its end.
+    #[must_use]
+    pub fn listed_allocations(&self) -> Listed {
+        self.tails.listed()
+    }
+
     /// A change has been read.
     pub fn note(&mut self, mark: Mark) {
-        self.cursor.apply(mark);
+        match mark {
+            Mark::Object { .. } => self.cursor.apply(mark),
+            Mark::Task(task, tail) => self.tails.note(task, tail),
+        }
     }
 
     /// The floor moves.
     pub fn go(&mut self, to: &Move) {
+        self.tails.go(to);
         self.cursor.go(to);
     }
 }
 
 impl Seal {
-    /// The tail that this event becomes once it is published.
+    /// The tail that this event becomes once it is published. `terminal` is whether its allocation
+    /// is at its end.
     #[must_use]
-    pub fn tail(self, index: Index) -> Tail {
+    pub fn tail(self, index: Index, terminal: bool) -> Tail {
         let Self { time, kind, hash } = self;
-        Tail { index, time, kind, hash }
+        Tail { index, time, kind, hash, terminal }
     }
 }
 
@@ -299,7 +321,7 @@ mod tests {
     fn at(floor: u64) -> Seen {
         let mut cursor = Cursor::new(Kind::Objects);
         cursor.reach(Index(floor));
-        Seen::new(cursor)
+        Seen::new(&cursor)
     }
 
     fn task() -> Task {
@@ -307,9 +329,9 @@ mod tests {
     }
 
     fn after(times: &[Nanos], index: u64) -> Seen {
-        let mut seen = Seen::new(Cursor::new(Kind::TaskEvents));
+        let mut seen = Seen::new(&Cursor::new(Kind::TaskEvents));
         for time in times {
-            seen.note(Mark::Task(task(), seal(*time).tail(Index(index))));
+            seen.note(Mark::Task(task(), seal(*time).tail(Index(index), false)));
         }
         seen.go(&Move::Reach(Index(index)));
         seen
@@ -342,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_floor_of_which_only_the_number_is_known_repeats_nothing() {
-        let seen = Seen::new(Cursor::at(Index(11)));
+        let seen = Seen::new(&Cursor::at(Index(11)));
         assert_eq!(seen.object(2, Index(11), || 1), Verdict::Old);
         assert_eq!(seen.object(2, Index(12), || 1), Verdict::New { hash: 1 });
     }
@@ -392,7 +414,7 @@ mod tests {
 
     #[test]
     fn an_allocation_without_a_tail_is_new_above_the_floor_only() {
-        let mut seen = Seen::new(Cursor::new(Kind::TaskEvents));
+        let mut seen = Seen::new(&Cursor::new(Kind::TaskEvents));
         seen.go(&Move::Lower(Index(5)));
         assert_eq!(new(&seen, 6, &[1, 2]), (0, false));
         assert_eq!(new(&seen, 5, &[1, 2]), (2, false));

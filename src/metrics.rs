@@ -95,6 +95,8 @@ metrics! {
     /// Changes that a list has shown because the event stream no longer had them when it was
     /// subscribed to again.
     missed_between_streams,
+    /// Tails of task events that were dropped for want of space.
+    tails_dropped,
     /// Checkpoints saved.
     checkpoints_saved,
     /// Checkpoints that could not be saved and were tried again.

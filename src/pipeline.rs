@@ -163,14 +163,27 @@ struct Checkpoint<'a> {
     last: Option<Instant>,
     backoff: Backoff,
     not_before: Option<Instant>,
+    /// Whether it was said that there are more tails than can be kept.
+    said_full: bool,
 }
 
 impl<'a> Checkpoint<'a> {
     fn new(cursor: Cursor, term: &'a dyn Term, every: Duration, metrics: &'a Metrics) -> Self {
         let backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
         let moves = cursor.moves();
-        let (unsaved, since, last, not_before) = (0, None, None, None);
-        Self { cursor, term, every, metrics, moves, unsaved, since, last, backoff, not_before }
+        Self {
+            cursor,
+            term,
+            every,
+            metrics,
+            moves,
+            unsaved: 0,
+            since: None,
+            last: None,
+            backoff,
+            not_before: None,
+            said_full: false,
+        }
     }
 
     /// So many more records are published, or were tried: is there more to save?
@@ -184,6 +197,21 @@ impl<'a> Checkpoint<'a> {
             if records > 0 {
                 self.last = Some(now);
             }
+            self.note_dropped();
+        }
+    }
+
+    /// Tails may have been dropped.
+    fn note_dropped(&mut self) {
+        let dropped = self.cursor.take_dropped();
+        self.metrics.tails_dropped.add(dropped);
+        if dropped > 0 && !std::mem::replace(&mut self.said_full, true) {
+            tracing::warn!(
+                kept = self.cursor.tails(),
+                "there are more tasks than positions can be kept of; those of allocations that \
+                 have ended go first, then the oldest. If such an allocation changes, its task \
+                 events are published again"
+            );
         }
     }
 

@@ -170,7 +170,7 @@ async fn serve_term<R: Resource>(
     let watcher = Watcher::<R>::new(
         config.nomad.clone(),
         config.scope.clone(),
-        cursor.clone(),
+        &cursor,
         config.metrics.clone(),
     );
     let (delivery, every) = (&config.delivery, config.checkpoint);

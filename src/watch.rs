@@ -133,7 +133,7 @@ enum Lists {
 impl<R: Resource> Watcher<R> {
     /// Watches for changes beyond `cursor`.
     #[must_use]
-    pub fn new(nomad: Nomad, scope: Scope, cursor: Cursor, metrics: Arc<Metrics>) -> Self {
+    pub fn new(nomad: Nomad, scope: Scope, cursor: &Cursor, metrics: Arc<Metrics>) -> Self {
         Self {
             nomad,
             scope,

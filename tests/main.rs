@@ -13,6 +13,7 @@ mod firehose;
 mod following;
 mod migration;
 mod openapi;
+mod positions;
 mod process;
 mod properties;
 mod publishing;

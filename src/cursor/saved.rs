@@ -8,16 +8,15 @@
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Cursor, Index, Kind, Mark, Nanos, Since, Tail, Task, shard, shard_range};
+use super::{
+    Cursor, Index, Kind, Nanos, Since,
+    ahead::Shared,
+    shard::{self, SHARD_TAILS},
+    tails::{self, Tails},
+};
 
 /// The format this version writes, and the only one it reads.
 const HEAD: &str = "nomad-firehose-cursor-1";
-const SHARD: &[u8] = b"nomad-firehose-tails-1\n";
-/// Allocation, task, index, time, type, hash.
-const TAIL_BYTES: usize = 16 + 8 + 8 + 8 + 4 + 8;
-/// Consul takes 512 KiB in a transaction, in which values are in base64.
-const SHARD_BYTES: usize = 256 << 10;
-const SHARD_TAILS: usize = (SHARD_BYTES - SHARD.len() - 8) / TAIL_BYTES;
 /// As many shards as a million tails need.
 const MAX_SHARDS: u32 = 256;
 /// Objects that a head remembers above the floor. One that it does not is published again after
@@ -25,7 +24,7 @@ const MAX_SHARDS: u32 = 256;
 const MAX_ABOVE: usize = 4_000;
 
 /// What was found where checkpoints are kept.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Saved {
     /// No checkpoint at all.
     Nothing,
@@ -88,15 +87,16 @@ pub enum Resumed {
 /// A cursor as bytes.
 #[derive(Debug)]
 pub struct Encoded {
-    /// Shards that changed, by number, to be written before the head.
-    pub shards: Vec<(u32, Vec<u8>)>,
+    /// The numbers of the shards that changed. [`Cursor::shard`] has each of them, to be written
+    /// before the head, in this order.
+    pub shards: Vec<u32>,
     /// The head.
     pub head: Vec<u8>,
     /// What the Go tool reads.
     pub value: String,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 struct Head {
     tasks: bool,
     floor: u64,
@@ -170,34 +170,27 @@ impl Cursor {
     /// The cursor as bytes: the shards that changed, and the head. More shards are made when one
     /// would be too large.
     pub fn encode(&mut self, now: Nanos) -> Encoded {
-        while self.shards < MAX_SHARDS && self.largest_shard() > SHARD_TAILS {
-            // The upper halves go to new shards, to be written first. The lower ones keep what
-            // has moved until they are written again; a reader ignores it.
-            self.shards *= 2;
-            self.dirty = (0..self.shards).collect();
-        }
+        let mut tails = self.tails.lock();
+        tails.durable.split_shards(SHARD_TAILS, MAX_SHARDS);
+        let (shards, count) = (tails.durable.dirty().collect(), tails.durable.shards());
+        drop(tails);
         let value = self.value(now).to_string();
-        let shards = self.dirty.iter().rev().map(|it| (*it, self.encode_shard(*it))).collect();
-        Encoded { shards, head: self.encode_head(&value), value }
+        Encoded { shards, head: self.encode_head(count, &value), value }
+    }
+
+    /// A shard as bytes. One at a time, so that no second copy of all tails is made.
+    #[must_use]
+    pub fn shard(&self, number: u32) -> Vec<u8> {
+        let tails = self.tails.lock();
+        shard::encode(tails.durable.shard(number).map(|it| (it.task(), it.tail())))
     }
 
     /// All that [`encode`](Self::encode) gave is saved.
     pub fn saved(&mut self) {
-        self.dirty.clear();
+        self.tails.lock().durable.saved();
     }
 
-    fn largest_shard(&self) -> usize {
-        if self.tails.len() <= SHARD_TAILS {
-            return self.tails.len();
-        }
-        let mut counts = vec![0; self.shards as usize];
-        for task in self.tails.keys() {
-            counts[shard(*task, self.shards) as usize] += 1;
-        }
-        counts.into_iter().max().unwrap_or_default()
-    }
-
-    fn encode_head(&self, value: &str) -> Vec<u8> {
+    fn encode_head(&self, shards: u32, value: &str) -> Vec<u8> {
         let mut above: Vec<_> = self.above.iter().map(|(k, (i, h))| (i.0, *k, *h)).collect();
         above.sort_unstable();
         // The lowest are kept, and so those at the floor itself unless they are too many.
@@ -214,66 +207,92 @@ impl Cursor {
                 Since::Floor | Since::Now => None,
             },
             newest: self.newest,
-            shards: self.shards,
+            shards,
             value: value.to_owned(),
             scope: self.scope.clone(),
         };
         let json = serde_json::to_string(&head).unwrap_or_default();
         format!("{HEAD} {:016x} {json}\n", xxh3_64(json.as_bytes())).into_bytes()
     }
+}
 
-    fn encode_shard(&self, number: u32) -> Vec<u8> {
-        let mut tails = Vec::new();
-        for (task, tail) in self.tails.range(shard_range(number, self.shards)) {
-            tails.extend_from_slice(&task.allocation.to_be_bytes());
-            tails.extend_from_slice(&task.name.to_be_bytes());
-            tails.extend_from_slice(&tail.index.0.to_be_bytes());
-            tails.extend_from_slice(&tail.time.to_be_bytes());
-            tails.extend_from_slice(&tail.kind.to_be_bytes());
-            tails.extend_from_slice(&tail.hash.to_be_bytes());
+/// Reads what was saved, a shard at a time, so that no second copy of all tails is made.
+#[derive(Debug)]
+pub struct Loading {
+    head: Option<Result<Head, String>>,
+    tails: Tails,
+    damaged: usize,
+}
+
+impl Loading {
+    /// Begins with the head, if there is one.
+    #[must_use]
+    pub fn new(head: Option<&[u8]>) -> Self {
+        let head = head.map(parse_head);
+        let shards = head.iter().flatten().map(|it| it.shards).next();
+        Self { head, tails: Tails::new(shards.unwrap_or(1)), damaged: 0 }
+    }
+
+    /// How many shards the head speaks of. Zero where it cannot be read.
+    #[must_use]
+    pub fn shards(&self) -> u32 {
+        self.head.iter().flatten().map(|it| it.shards).sum()
+    }
+
+    /// Adds a shard. Those that are missing or damaged cost duplicates.
+    pub fn add(&mut self, number: u32, bytes: Option<&[u8]>) {
+        // A shard without tails may never have been written.
+        let Some(bytes) = bytes else { return };
+        let Some(all) = shard::decode(bytes) else {
+            self.damaged += 1;
+            return;
+        };
+        let shards = self.tails.shards();
+        for (task, tail) in all.filter(|it| tails::shard(it.0, shards) == number) {
+            self.tails.put(task, tail, None);
         }
-        [SHARD, &xxh3_64(&tails).to_be_bytes(), &tails].concat()
+    }
+
+    /// What was saved, given the Go tool's value; and how many shards are damaged.
+    #[must_use]
+    pub fn finish(self, value: Option<&[u8]>) -> (Saved, usize) {
+        let text = value.map(|it| String::from_utf8_lossy(it).trim().to_owned());
+        let number = text.as_deref().and_then(|it| it.parse::<u64>().ok());
+        let head = match (self.head, number) {
+            (Some(head), _) => head,
+            (None, Some(value)) => return (Saved::GoTool { cursor: None, value }, 0),
+            (None, None) if text.as_deref().is_some_and(|it| !it.is_empty()) => {
+                Err("the Go tool's value is not a number".to_owned())
+            }
+            (None, None) => return (Saved::Nothing, 0),
+        };
+        let head = match head {
+            Ok(head) => head,
+            Err(why) => return (Saved::Corrupt { value: number, why }, 0),
+        };
+        let written = head.value.clone();
+        let cursor = Box::new(restore(head, self.tails));
+        let saved = match number {
+            Some(value) if value.to_string() != written => {
+                Saved::GoTool { cursor: Some(cursor), value }
+            }
+            _ => Saved::Ours(cursor),
+        };
+        (saved, self.damaged)
     }
 }
 
-/// How many shards a head speaks of. Zero where the head cannot be read.
-#[must_use]
-pub fn shard_count(head: &[u8]) -> u32 {
-    parse_head(head).map_or(0, |it| it.shards)
-}
-
-/// Reads what was saved: the head, its shards by number, and the Go tool's value. Shards that are
-/// missing or damaged cost duplicates; their number is returned beside.
+/// Reads what was saved: the head, its shards by number, and the Go tool's value; beside it, how
+/// many shards are damaged.
 #[must_use]
 pub fn decode(
     head: Option<&[u8]>,
     shards: &[Option<Vec<u8>>],
     value: Option<&[u8]>,
 ) -> (Saved, usize) {
-    let text = value.map(|it| String::from_utf8_lossy(it).trim().to_owned());
-    let number = text.as_deref().and_then(|it| it.parse::<u64>().ok());
-    let head = match (head, number) {
-        (Some(head), _) => parse_head(head),
-        (None, Some(value)) => return (Saved::GoTool { cursor: None, value }, 0),
-        (None, None) if text.as_deref().is_some_and(|it| !it.is_empty()) => {
-            Err("the Go tool's value is not a number".to_owned())
-        }
-        (None, None) => return (Saved::Nothing, 0),
-    };
-    let head = match head {
-        Ok(head) => head,
-        Err(why) => return (Saved::Corrupt { value: number, why }, 0),
-    };
-    let written = head.value.clone();
-    let (cursor, damaged) = restore(head, shards);
-    let cursor = Box::new(cursor);
-    let saved = match number {
-        Some(value) if value.to_string() != written => {
-            Saved::GoTool { cursor: Some(cursor), value }
-        }
-        _ => Saved::Ours(cursor),
-    };
-    (saved, damaged)
+    let mut loading = Loading::new(head);
+    (0..loading.shards()).zip(shards).for_each(|(n, it)| loading.add(n, it.as_deref()));
+    loading.finish(value)
 }
 
 fn parse_head(bytes: &[u8]) -> Result<Head, String> {
@@ -295,13 +314,15 @@ fn parse_head(bytes: &[u8]) -> Result<Head, String> {
     Ok(head)
 }
 
-fn restore(head: Head, shards: &[Option<Vec<u8>>]) -> (Cursor, usize) {
+fn restore(head: Head, mut tails: Tails) -> Cursor {
+    tails.saved();
     let kind = if head.tasks { Kind::TaskEvents } else { Kind::Objects };
     let mut cursor = Cursor {
         floor: Index(head.floor),
         floor_is_known: head.floor_is_known,
         since: head.since.map_or(Since::Floor, Since::Time),
-        shards: head.shards,
+        newest: head.newest,
+        tails: Shared::new(tails),
         scope: head.scope,
         ..Cursor::new(kind)
     };
@@ -311,46 +332,7 @@ fn restore(head: Head, shards: &[Option<Vec<u8>>]) -> (Cursor, usize) {
             cursor.above.insert(key, (Index(index), hash));
         }
     }
-    let mut damaged = 0;
-    for (number, bytes) in (0..).zip(shards) {
-        // A shard without tails may never have been written.
-        let Some(bytes) = bytes else { continue };
-        match decode_shard(bytes) {
-            Some(tails) => {
-                for (task, tail) in tails.filter(|it| shard(it.0, head.shards) == number) {
-                    cursor.apply(Mark::Task(task, tail));
-                }
-            }
-            None => damaged += 1,
-        }
-    }
-    cursor.newest = head.newest;
-    cursor.dirty.clear();
-    (cursor, damaged)
-}
-
-fn decode_shard(bytes: &[u8]) -> Option<impl Iterator<Item = (Task, Tail)> + '_> {
-    let (sum, tails) = bytes.strip_prefix(SHARD)?.split_first_chunk::<8>()?;
-    if u64::from_be_bytes(*sum) != xxh3_64(tails) || tails.len() % TAIL_BYTES != 0 {
-        return None;
-    }
-    Some(tails.chunks_exact(TAIL_BYTES).filter_map(|it| {
-        let (allocation, it) = it.split_first_chunk::<16>()?;
-        let (name, it) = it.split_first_chunk::<8>()?;
-        let (index, it) = it.split_first_chunk::<8>()?;
-        let (time, it) = it.split_first_chunk::<8>()?;
-        let (kind, it) = it.split_first_chunk::<4>()?;
-        let (hash, _) = it.split_first_chunk::<8>()?;
-        let task =
-            Task { allocation: u128::from_be_bytes(*allocation), name: u64::from_be_bytes(*name) };
-        let tail = Tail {
-            index: Index(u64::from_be_bytes(*index)),
-            time: Nanos::from_be_bytes(*time),
-            kind: u32::from_be_bytes(*kind),
-            hash: u64::from_be_bytes(*hash),
-        };
-        Some((task, tail))
-    }))
+    cursor
 }
 
 #[cfg(test)]

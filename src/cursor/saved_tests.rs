@@ -3,11 +3,12 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::cursor::{Mark, Tail, Task, shard::SHARD_BYTES};
 
 const NOW: Nanos = 1_000_000;
 
 fn tail(index: u64, time: Nanos) -> Tail {
-    Tail { index: Index(index), time, kind: 7, hash: 9 }
+    Tail { index: Index(index), time, kind: 7, hash: 9, terminal: index == 9 }
 }
 
 fn tasks(count: u32) -> Cursor {
@@ -22,7 +23,8 @@ fn tasks(count: u32) -> Cursor {
 /// Saves as a leader does, over what was saved before.
 fn save(cursor: &mut Cursor, shards: &mut Vec<Option<Vec<u8>>>) -> (Vec<u8>, String) {
     let Encoded { shards: changed, head, value } = cursor.encode(NOW);
-    for (number, bytes) in changed {
+    for number in changed {
+        let bytes = cursor.shard(number);
         let number = number as usize;
         shards.resize(shards.len().max(number + 1), None);
         shards[number] = Some(bytes);
@@ -56,7 +58,7 @@ fn many_tails_are_spread_over_shards_that_fit_a_transaction() {
     let (mut cursor, mut shards) = (tasks(20_000), Vec::new());
     let (head, value) = save(&mut cursor, &mut shards);
     assert!(shards.iter().flatten().all(|it| it.len() <= SHARD_BYTES));
-    assert_eq!(shards.len(), shard_count(&head) as usize);
+    assert_eq!(shards.len(), Loading::new(Some(&head)).shards() as usize);
     let back = ours(decode(Some(&head), &shards, Some(value.as_bytes())).0);
     assert_eq!(back.tails(), 20_000);
     assert_eq!(back.value(NOW), cursor.value(NOW));
@@ -78,6 +80,40 @@ fn a_lost_or_damaged_shard_is_reported_and_the_rest_is_kept() {
     let (saved, damaged) = decode(Some(&head), &shards, Some(value.as_bytes()));
     assert_eq!(damaged, 1);
     assert!((10_000..20_000).contains(&ours(saved).tails()));
+}
+
+#[test]
+fn a_shard_of_an_older_format_counts_as_damaged() {
+    let (mut cursor, mut shards) = (tasks(10), Vec::new());
+    let (head, value) = save(&mut cursor, &mut shards);
+    let shard = shards[0].as_mut().unwrap();
+    let at = shard.iter().position(|it| *it == b'2').unwrap();
+    shard[at] = b'1';
+    let (saved, damaged) = decode(Some(&head), &shards, Some(value.as_bytes()));
+    assert_eq!((ours(saved).tails(), damaged), (0, 1));
+}
+
+#[test]
+fn more_shards_are_made_without_writing_those_again_that_have_not_changed() {
+    let (mut cursor, mut shards) = (tasks(15_000), Vec::new());
+    save(&mut cursor, &mut shards);
+    let before = shards.len();
+    let full = tails::shard(Task::new("alloc-0", "web"), before as u32);
+    for i in 15_000.. {
+        let task = Task::new(&format!("alloc-{i}"), "web");
+        if tails::shard(task, before as u32) == full {
+            cursor.apply(Mark::Task(task, tail(9, i)));
+        }
+        if cursor.tails() == 15_000 + SHARD_TAILS {
+            break;
+        }
+    }
+    let (head, value) = save(&mut cursor, &mut shards);
+    assert_eq!(shards.len(), 2 * before);
+    let back = ours(decode(Some(&head), &shards, Some(value.as_bytes())).0);
+    assert_eq!(back.tails(), cursor.tails());
+    let task = Task::new("alloc-0", "web");
+    assert_eq!(back.tail(task), cursor.tail(task));
 }
 
 #[test]
@@ -135,14 +171,12 @@ fn a_cursor_that_is_cut_damaged_or_of_a_newer_version_is_said_to_be() {
     let damaged = text.replacen("\"floor\":11", "\"floor\":12", 1);
     let newer = text.replacen("cursor-1", "cursor-2", 1);
     for (bytes, why) in [(cut, "checksum"), (damaged, "checksum"), (newer, "cursor-2")] {
-        let (saved, _) = decode(Some(bytes.as_bytes()), &[], Some(b"8"));
-        let Saved::Corrupt { value: Some(8), why: said } = saved.clone() else {
-            panic!("{saved:?}")
-        };
+        let saved = || decode(Some(bytes.as_bytes()), &[], Some(b"8")).0;
+        let Saved::Corrupt { value: Some(8), why: said } = saved() else { panic!("{:?}", saved()) };
         assert!(said.contains(why), "{said}");
-        let (cursor, _) = Cursor::resume(Kind::Objects, saved.clone(), Start::Latest, "*", NOW);
+        let (cursor, _) = Cursor::resume(Kind::Objects, saved(), Start::Latest, "*", NOW);
         assert_eq!(cursor.floor(), Index(8));
-        let (cursor, _) = Cursor::resume(Kind::TaskEvents, saved, Start::Latest, "*", NOW);
+        let (cursor, _) = Cursor::resume(Kind::TaskEvents, saved(), Start::Latest, "*", NOW);
         assert_eq!((cursor.floor(), cursor.since()), (Index(0), Since::Floor));
     }
 }

@@ -5,7 +5,8 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::cursor::{Cursor, Mark, Move, Task};
 
-/// So many steps wait at most; beyond that, the last two become one, which is taken later.
+/// So many steps wait at most; beyond that, the last two become one, which is taken later. One that
+/// sets the floor back stays on its own, and is the last for as long as it waits.
 const MAX_STEPS: usize = 8;
 
 /// Objects that may be settled beyond a step that waits.
@@ -53,7 +54,7 @@ impl Steps {
         let silent = silent.into_iter().map(|mark| (place, mark));
         let full = self.waiting.len() >= MAX_STEPS;
         match self.waiting.back_mut() {
-            Some(last) if full && !is_lower(&last.to) => {
+            Some(last) if full && !is_lower(&last.to) && !is_lower(&to) => {
                 last.place = place;
                 let mut latest = HashMap::new();
                 last.silent.drain(..).chain(silent).for_each(|it| {
@@ -114,14 +115,15 @@ fn is_lower(to: &Option<Move>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cursor::{Index, Kind};
+    use crate::cursor::{Index, Kind, Listed};
 
     fn mark(key: u64, index: u64) -> Mark {
         Mark::Object { key, index: Index(index), hash: index }
     }
 
     fn listed(index: u64, keys: &[u64]) -> Option<Move> {
-        Some(Move::ReachListed(Index(index), keys.iter().map(|it| u128::from(*it)).collect()))
+        let listed = Listed::Objects(keys.iter().copied().collect());
+        Some(Move::ReachListed(Index(index), listed))
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{Leader, LeaderError, Term};
 use crate::{
     api::{self, Lock, TxnRefused, Write, connect},
     backoff::Trouble,
-    cursor::{self, Cursor, Encoded, Saved},
+    cursor::{self, Cursor, Encoded, Loading, Saved},
     env::{Env, Noted},
     error::Chain,
     shutdown::Shutdown,
@@ -258,12 +258,12 @@ impl Term for ConsulTerm {
         self.set_cursor_index(head.as_ref().map_or(0, |it| it.modify_index));
         let value = self.read(&keys.value).await?.map(|it| it.value);
         let head = head.map(|it| it.value);
-        let mut shards = Vec::new();
-        for number in 0..head.as_deref().map_or(0, cursor::shard_count) {
+        let mut loading = Loading::new(head.as_deref());
+        for number in 0..loading.shards() {
             let shard = self.read(&format!("{}.{number}", keys.cursor)).await?;
-            shards.push(shard.map(|it| it.value));
+            loading.add(number, shard.as_ref().map(|it| &it.value[..]));
         }
-        let (saved, damaged) = cursor::decode(head.as_deref(), &shards, value.as_deref());
+        let (saved, damaged) = loading.finish(value.as_deref());
         if damaged > 0 {
             tracing::error!(
                 damaged,
@@ -278,7 +278,8 @@ impl Term for ConsulTerm {
     async fn save(&self, cursor: &mut Cursor) -> Result<(), LeaderError> {
         let keys = &self.leader.keys;
         let Encoded { shards, head, value } = cursor.encode(cursor::now());
-        for (number, bytes) in shards {
+        for number in shards {
+            let bytes = cursor.shard(number);
             let key = format!("{}.{number}", keys.cursor);
             let write = Write { key: &key, value: &bytes, cas: None };
             self.write(vec![write]).await.map_err(|err| self.refused(err))?;

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::{Leader, LeaderError, Term};
 use crate::{
-    cursor::{self, Cursor, Encoded, Saved},
+    cursor::{self, Cursor, Encoded, Loading, Saved},
     env::{Env, Noted},
     shutdown::Shutdown,
 };
@@ -102,17 +102,21 @@ impl Term for SoloTerm {
     async fn load(&self) -> Result<Saved, LeaderError> {
         let Some(dir) = self.solo.dir.clone() else {
             let memory = self.solo.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            return Ok(memory.clone().map_or(Saved::Nothing, |it| Saved::Ours(Box::new(it))));
+            return Ok(memory
+                .as_ref()
+                .map_or(Saved::Nothing, |it| Saved::Ours(Box::new(it.share()))));
         };
         let head_path = self.solo.path(&dir, "cursor");
         let doing = format!("read the checkpoint `{}`", head_path.display());
         let solo = self.solo.clone();
         let read = blocking(move || {
             let Some(head) = read(&head_path)? else { return Ok((Saved::Nothing, 0)) };
-            let shards: io::Result<Vec<_>> = (0..cursor::shard_count(&head))
-                .map(|number| read(&solo.path(&dir, &format!("cursor.{number}"))))
-                .collect();
-            Ok(cursor::decode(Some(&head), &shards?, None))
+            let mut loading = Loading::new(Some(&head));
+            for number in 0..loading.shards() {
+                let shard = read(&solo.path(&dir, &format!("cursor.{number}")))?;
+                loading.add(number, shard.as_deref());
+            }
+            Ok(loading.finish(None))
         });
         let (saved, damaged) = read.await.map_err(|err| LeaderError::unavailable(doing, err))?;
         if damaged > 0 {
@@ -127,19 +131,21 @@ impl Term for SoloTerm {
 
     async fn save(&self, cursor: &mut Cursor) -> Result<(), LeaderError> {
         let Some(dir) = self.solo.dir.clone() else {
-            *self.solo.memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(cursor.clone());
+            // A tail is true on its own, so it does no harm that these move on before the next save.
+            *self.solo.memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(cursor.share());
             return Ok(());
         };
         let Encoded { shards, head, .. } = cursor.encode(cursor::now());
-        let doing = format!("save the checkpoint in `{}`", dir.display());
-        let solo = self.solo.clone();
-        let written = blocking(move || {
-            for (number, bytes) in shards {
-                replace(&dir, &solo.path(&dir, &format!("cursor.{number}")), &bytes)?;
-            }
-            replace(&dir, &solo.path(&dir, "cursor"), &head)
-        });
-        written.await.map_err(|err| LeaderError::unavailable(doing, err))?;
+        let failed = |err| {
+            let doing = format!("save the checkpoint in `{}`", dir.display());
+            LeaderError::unavailable(doing, err)
+        };
+        for number in shards {
+            let (path, bytes) =
+                (self.solo.path(&dir, &format!("cursor.{number}")), cursor.shard(number));
+            replace(path, bytes).await.map_err(failed)?;
+        }
+        replace(self.solo.path(&dir, "cursor"), head).await.map_err(failed)?;
         cursor.saved();
         Ok(())
     }
@@ -170,16 +176,21 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Replaces a file so that a crash leaves the old one or the new one, whole.
-fn replace(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = dir.join(name);
-    let mut file = File::create(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    // The name is in the directory, which is written on its own. Windows cannot open one.
-    #[cfg(unix)]
-    File::open(dir)?.sync_all()?;
-    Ok(())
+async fn replace(path: PathBuf, bytes: Vec<u8>) -> io::Result<()> {
+    blocking(move || {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let new = path.with_file_name(name);
+        let mut file = File::create(&new)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, &path)?;
+        // The name is in the directory, which is written on its own. Windows cannot open one.
+        #[cfg(unix)]
+        if let Some(dir) = path.parent() {
+            File::open(dir)?.sync_all()?;
+        }
+        Ok(())
+    })
+    .await
 }

@@ -91,6 +91,10 @@ pub(super) const DOCUMENTED: [(&str, &str); 22] = [
 /// What a time that is not set is called, whatever the server calls it.
 const ZERO_TIME: &str = r#""0001-01-01T00:00:00Z""#;
 
+/// What a node says of an allocation that has ended, and the servers of one that is to end.
+const ENDS: [&str; 3] = [r#""complete""#, r#""failed""#, r#""lost""#];
+const STOPS: [&str; 2] = [r#""stop""#, r#""evict""#];
+
 type Raw<'a> = Option<&'a RawValue>;
 
 /// What is decoded of an allocation. Texts stay as they are written.
@@ -166,6 +170,8 @@ pub(super) fn task_events(
         serde_json::from_slice(element).map_err(|err| bad(err.to_string()))?;
     let namespace: Arc<str> = envelope.namespace.as_deref().unwrap_or_default().into();
     let shared: Arc<str> = Arc::from(&*id);
+    let terminal =
+        ENDS.contains(&text(alloc.client_status)) || STOPS.contains(&text(alloc.desired_status));
     for (name, state) in alloc.task_states.iter().flatten() {
         let Some(state) = state else { continue };
         let task = Task::new(&id, name);
@@ -176,7 +182,7 @@ pub(super) fn task_events(
         let seals: Vec<Seal> = events.iter().map(|it| it.seal).collect();
         let NewEvents { from, gap, silent } = seen.events(task, index, &seals);
         if let (true, Some(last)) = (silent, seals.last()) {
-            found.silent.push(Mark::Task(task, last.tail(index)));
+            found.silent.push(Mark::Task(task, last.tail(index, terminal)));
         }
         // Nomad drops the oldest events; a full set that does not begin at the beginning tells of
         // some that were never read.
@@ -195,7 +201,7 @@ pub(super) fn task_events(
                 index,
                 id: shared.clone(),
                 namespace: namespace.clone(),
-                mark: Mark::Task(task, event.seal.tail(index)),
+                mark: Mark::Task(task, event.seal.tail(index, terminal)),
                 body: Some(encode(&alloc, &id, name, state, event)),
                 event: Some(Event {
                     task: shared_task.clone(),

@@ -14,6 +14,9 @@ use crate::{
 
 /// So many unreadable elements are named in the log; the others are only counted.
 const NAMED: usize = 5;
+/// Positions that move silently are handed over when there are so many: at a start from the latest,
+/// every task has one.
+const MOST_SILENT: usize = 4_096;
 
 /// Where a change stands among the others: by index, by object, and within an object as it was
 /// read.
@@ -33,7 +36,7 @@ pub(super) struct Pass {
     held: Option<Vec<(Index, u128, Bytes)>>,
     held_bytes: usize,
     pub(super) silent: Vec<Mark>,
-    /// Every object of the list, with its index.
+    /// Every object of the list, with its index. Allocations are marked where their tails are.
     pub(super) listed: HashMap<u128, Index>,
     reverted: bool,
     gaps: Vec<Gap>,
@@ -70,7 +73,9 @@ impl Pass {
     /// the floor can then move up to the first that was left out.
     pub(super) fn add(&mut self, found: Found) {
         self.elements += 1;
-        self.listed.insert(found.object, found.index);
+        if self.kind == Kind::Objects {
+            self.listed.insert(found.object, found.index);
+        }
         self.silent.extend(found.silent);
         self.reverted |= found.reverted;
         self.gaps.extend(found.gaps);
@@ -105,7 +110,6 @@ impl Pass {
         held.push((found.index, found.object, Bytes::copy_from_slice(element)));
         self.held_bytes += element.len();
         self.elements += 1;
-        self.listed.insert(found.object, found.index);
         self.reverted |= found.reverted;
         true
     }
@@ -183,7 +187,8 @@ impl Pass {
     /// Whether a batch is full. Task events are published as they are read, because a tail is a
     /// position of its own.
     pub(super) fn is_full(&self) -> bool {
-        self.kind == Kind::TaskEvents && self.bytes >= self.limit
+        self.kind == Kind::TaskEvents
+            && (self.bytes >= self.limit || self.silent.len() >= MOST_SILENT)
     }
 
     /// The changes so far, in order.

@@ -1,6 +1,6 @@
 //! Blocking lists: wait for the list to change, read it as a stream, publish what is new.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::{
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     api::{self, Page, Query},
-    cursor::{Index, Kind, Mark, Move, Since},
+    cursor::{Index, Kind, Listed, Mark, Move, Since},
     dedupe::Verdict,
     streams::{BadElement, Mode, Resource, Topic},
 };
@@ -66,6 +66,7 @@ impl<R: Resource> Watcher<R> {
         batches: &mpsc::Sender<Batch>,
     ) -> Result<Reading, PassError> {
         let mut pass = Pass::new(R::KIND, limit::<R>());
+        self.seen.begin_allocations();
         let mut list: Option<Index> = None;
         let mut known_leader = true;
         let following = self.follow.stream.is_some();
@@ -252,8 +253,14 @@ impl<R: Resource> Watcher<R> {
                 count += 1;
                 match element {
                     Element::Whole(text) => match R::changes(text, &self.seen, mode) {
-                        Ok(found) if pass.held(&found, text) => (),
-                        Ok(found) => pass.add(found),
+                        Ok(found) => {
+                            if R::KIND == Kind::TaskEvents {
+                                self.seen.list_allocation(found.object);
+                            }
+                            if !pass.held(&found, text) {
+                                pass.add(found);
+                            }
+                        }
                         Err(bad) => pass.add_bad(bad),
                     },
                     Element::TooLarge(bytes) => pass.add_bad(BadElement {
@@ -333,7 +340,11 @@ impl<R: Resource> Watcher<R> {
         } else if bad || empty {
             None
         } else if held && !left {
-            Some(Move::ReachListed(reach, listed.keys().copied().collect::<HashSet<_>>()))
+            let listed = match R::KIND {
+                Kind::TaskEvents => self.seen.listed_allocations(),
+                Kind::Objects => Listed::Objects(listed.keys().map(|it| *it as u64).collect()),
+            };
+            Some(Move::ReachListed(reach, listed))
         } else {
             Some(Move::Reach(reach))
         };

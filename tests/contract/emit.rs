@@ -188,7 +188,7 @@ impl Work for Emit<'_> {
 
     fn on<R: Resource>(self) -> Emitted {
         let source = Arc::from("/nomad/global");
-        let seen = Seen::new(Cursor::new(R::KIND));
+        let seen = Seen::new(&Cursor::new(R::KIND));
         let mut changes = Vec::new();
         for element in self.elements {
             let found = R::changes(element, &seen, Mode::Usual);
