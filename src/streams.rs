@@ -7,17 +7,19 @@ use bytes::Bytes;
 use crate::{
     api::{self, Nomad, Page, Query, nomad::types},
     cursor::{Index, Kind, Mark, Nanos},
-    dedupe::{Form, Seen, Verdict},
+    dedupe::Seen,
     record::{Meta, Record, json},
 };
 
 mod allocations;
 mod envelope;
+mod objects;
 mod schema;
 
 pub use allocations::TaskUpdate;
 use allocations::task_events;
 pub(crate) use envelope::Envelope;
+use objects::{full, stub};
 
 /// One kind of Nomad object, and how its list becomes what is published.
 pub trait Resource: Debug + Send + Sync + 'static {
@@ -259,75 +261,6 @@ streams! {
     Deployments("deployments", "deployments", Objects, "nomad.deployment.changed"):
         Nomad::list_deployments, full, whole => types::Deployment,
         events Topic::Carries("Deployment"), volatile [], old_wildcard true;
-}
-
-/// The list has the whole object, and so does an event.
-fn full(element: &[u8], seen: &Seen, mode: Mode, except: &[&str]) -> Result<Found, BadElement> {
-    let mut found = object(element, seen, mode, Form::Whole, except)?;
-    for change in &mut found.changes {
-        change.body = Some(Bytes::copy_from_slice(element));
-    }
-    Ok(found)
-}
-
-/// The list has a short form of the object, and an event the whole one.
-fn stub(element: &[u8], seen: &Seen, mode: Mode, except: &[&str]) -> Result<Found, BadElement> {
-    if mode != Mode::Event {
-        return object(element, seen, mode, Form::Short, except);
-    }
-    let mut found = object(element, seen, mode, Form::Whole, except)?;
-    for change in &mut found.changes {
-        // The stream has the payload of a dispatched job as it is stored, which is compressed.
-        change.body = (!has_payload(element)).then(|| Bytes::copy_from_slice(element));
-    }
-    Ok(found)
-}
-
-fn object(
-    element: &[u8],
-    seen: &Seen,
-    mode: Mode,
-    form: Form,
-    except: &[&str],
-) -> Result<Found, BadElement> {
-    let envelope = Envelope::read(element)?;
-    // Job ids are unique within their namespace only; the others are UUIDs.
-    let key = json::name(&format!("{}/{}", envelope.namespace(), envelope.id));
-    let index = Index(envelope.modify_index);
-    let hash = || form.mark(json::hash(element, except));
-    let verdict = match mode {
-        Mode::Usual | Mode::Event => seen.object(key, index, hash),
-        Mode::Regressed => seen.object_after_regression(key, index, hash),
-    };
-    let mut silent = Vec::new();
-    if mode == Mode::Regressed && verdict == Verdict::Old {
-        // The position is at the beginning: what is not published again must be remembered.
-        silent.push(Mark::Object { key, index, hash: hash() });
-    }
-    let changes = match verdict {
-        Verdict::Old | Verdict::Reverted => Vec::new(),
-        Verdict::New { hash } | Verdict::Recheck { hash } => vec![Change {
-            index,
-            namespace: envelope.namespace().into(),
-            mark: Mark::Object { key, index, hash },
-            body: None,
-            event: None,
-            time: envelope.modify_time,
-            id: envelope.id.into(),
-            recheck: matches!(verdict, Verdict::Recheck { .. }),
-        }],
-    };
-    let reverted = verdict == Verdict::Reverted;
-    Ok(Found { object: key.into(), index, changes, silent, reverted, ..Found::default() })
-}
-
-/// Whether a job has a payload, as dispatched ones have.
-fn has_payload(job: &[u8]) -> bool {
-    let mut has = false;
-    json::members(job, |key, value| {
-        has |= key == b"Payload" && !matches!(value, b"null" | br#""""#);
-    });
-    has
 }
 
 /// The list, or the event, had all there is to publish.

@@ -24,12 +24,15 @@ use crate::{
 
 mod fetch;
 mod follow;
+mod join;
 mod lines;
+mod namespaces;
 mod pass;
 mod poll;
 mod report;
 pub mod split;
 mod subscription;
+mod take;
 
 use follow::Following;
 pub use follow::Source;

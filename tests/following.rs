@@ -4,6 +4,7 @@
 mod cuts;
 mod gaps;
 mod offers;
+mod recorded;
 
 use std::time::Duration;
 

@@ -9,30 +9,23 @@ use tokio::{
 };
 
 use super::{
-    Batch, EARLY_LIST, EARLY_RESYNC, GREATEST_WAIT, LEAST_WAIT, Reading, Watcher,
-    fetch::Out,
-    lines::{Commit, is_of_1_0},
+    Batch, GREATEST_WAIT, LEAST_WAIT, Reading, Watcher,
+    join::Missed,
     poll::{self, PassError},
-    subscription::{Cut, Heard, Subscription, heard},
+    subscription::{Cut, Subscription, heard},
 };
 use crate::{
     api::Query,
     backoff::{Backoff, Trouble},
     cursor::{Index, Since},
     error::Chain,
-    streams::{BadElement, Mode, Resource, Topic},
+    streams::{Resource, Topic},
 };
 
 /// A stream that is not offered is asked for again after this time.
 const ASK_AGAIN: Duration = Duration::from_secs(60 * 60);
 /// So many subscriptions in a row fail before lists are polled meanwhile.
 const PATIENCE: u32 = 2;
-/// A subscription that lasted so long ends the trouble that was before it.
-const LASTING: Duration = Duration::from_secs(60);
-/// What only a list shows is held until the stream has passed the list, has shown nothing for so
-/// long, or so much time has gone by.
-const QUIET: Duration = Duration::from_millis(500);
-const HOLD: Duration = Duration::from_secs(5);
 /// How long namespaces are not looked at after that has failed.
 const NAMESPACES_AGAIN: Duration = Duration::from_secs(60);
 
@@ -61,29 +54,20 @@ pub(super) struct Following {
     /// Changes that it has shown since the last list.
     pub(super) shown: usize,
     /// What only the last list has shown.
-    missed: Missed,
+    pub(super) missed: Missed,
     /// When the last list was read.
     listed: Option<Instant>,
     /// When the next list is to be read.
     due: Instant,
     /// Why the subscription has ended, where it did so during something else.
-    cut: Option<Cut>,
+    pub(super) cut: Option<Cut>,
     /// When the next subscription is to be tried.
     next: Instant,
-    trouble: Trouble,
+    pub(super) trouble: Trouble,
     /// Whether the version of Nomad is known to be right.
-    version_known: bool,
+    pub(super) version_known: bool,
     /// Which source the log has named.
     said: Option<Source>,
-}
-
-/// Changes that a list has shown and the stream has not.
-#[derive(Debug, Default)]
-struct Missed {
-    /// It has not come so far.
-    behind: usize,
-    /// It had passed them when the list was asked for.
-    silent: usize,
 }
 
 impl Default for Following {
@@ -114,7 +98,7 @@ impl Following {
     }
 
     /// The next list is to be read soon, but so long after the last one.
-    fn list_after(&mut self, pause: Duration) {
+    pub(super) fn list_after(&mut self, pause: Duration) {
         self.list_by(self.listed.map_or_else(Instant::now, |it| it + pause));
     }
 }
@@ -269,7 +253,7 @@ impl<R: Resource> Watcher<R> {
     }
 
     /// Nomad 1.0 is followed only where that is demanded.
-    fn refuse_version(&mut self) -> Result<(), Cut> {
+    pub(super) fn refuse_version(&mut self) -> Result<(), Cut> {
         if self.scope.changes == Source::Auto {
             return Err(Cut::Version1_0);
         }
@@ -368,195 +352,5 @@ impl<R: Resource> Watcher<R> {
         };
         failed.reset();
         self.report_recovered();
-    }
-
-    /// Whether a list has shown that the stream is not to be relied on.
-    fn check_stream(&mut self) -> Result<(), Cut> {
-        let joined =
-            self.follow.stream.as_mut().is_some_and(|it| std::mem::replace(&mut it.joined, true));
-        let Missed { behind, silent } = std::mem::take(&mut self.follow.missed);
-        if silent > 0 {
-            tracing::warn!(
-                stream = R::NAME,
-                changes = silent,
-                "a list has shown changes that the event stream had passed over without showing \
-                 them; they are published. Nomad has no events for some changes, such as the tag \
-                 of a job's version"
-            );
-        }
-        // Another server may do better; where the first list has shown it, this one was asked anew.
-        match joined {
-            true if silent > 0 => Err(Cut::Incomplete),
-            true if behind > 0 => Err(Cut::Behind),
-            _ => Ok(()),
-        }
-    }
-
-    /// Notes where the stream was, when a list is asked for.
-    pub(super) fn note_passed(&mut self) {
-        self.follow.passed = self.follow.stream.as_ref().and_then(|it| it.last);
-    }
-
-    /// Whether the stream is as far as a list.
-    fn has_passed(&self, list: Index) -> bool {
-        self.follow.stream.as_ref().is_none_or(|it| it.last >= Some(list))
-    }
-
-    /// Lets the stream come as far as the list, so that of what it still has the states in between
-    /// are published first. It may never do so, since it shows changes of its topic only.
-    pub(super) async fn await_stream(
-        &mut self,
-        list: Index,
-        batches: &mpsc::Sender<Batch>,
-    ) -> Result<(), PassError> {
-        let limit = Instant::now() + HOLD;
-        let mut quiet = Instant::now() + QUIET;
-        while !self.has_passed(list) {
-            tokio::select! {
-                heard = heard(&mut self.follow.stream) => {
-                    if let Ok(Heard::Commit(_)) = heard {
-                        quiet = Instant::now() + QUIET;
-                    }
-                    self.take(heard, batches).await?;
-                }
-                () = sleep_until(limit.min(quiet)) => break,
-            }
-        }
-        Ok(())
-    }
-
-    /// Counts what only the list has shown, by the index of each change.
-    pub(super) fn count_missed(&mut self, changes: impl Iterator<Item = Index>) {
-        let Following { stream, resumed, passed, missed, .. } = &mut self.follow;
-        let Some(stream) = stream else { return };
-        for index in changes {
-            if stream.last.is_none_or(|it| index > it) {
-                missed.behind += 1;
-            }
-            let (passed, first) = (passed.unwrap_or_default(), stream.first);
-            if index < passed && (stream.joined || first.is_some_and(|it| index >= it)) {
-                missed.silent += 1;
-                self.metrics.missed_in_stream.one();
-            } else if resumed.is_some_and(|it| index > it && first.is_none_or(|it| index < it)) {
-                self.metrics.missed_between_streams.one();
-            }
-        }
-    }
-
-    /// Waits for something, while what the stream shows is published.
-    pub(super) async fn meanwhile<T>(
-        &mut self,
-        work: impl Future<Output = T>,
-        batches: &mpsc::Sender<Batch>,
-    ) -> Result<T, PassError> {
-        let mut work = std::pin::pin!(work);
-        loop {
-            tokio::select! {
-                done = &mut work => return Ok(done),
-                heard = heard(&mut self.follow.stream) => self.take(heard, batches).await?,
-            }
-        }
-    }
-
-    /// Publishes what a line of the stream shows. Where the stream has ended, it is noted why.
-    pub(super) async fn take(
-        &mut self,
-        heard: Result<Heard, Cut>,
-        batches: &mpsc::Sender<Batch>,
-    ) -> Result<(), PassError> {
-        let line = match heard {
-            Ok(Heard::Heartbeat) => return Ok(()),
-            Ok(Heard::Commit(line)) => line,
-            Ok(Heard::TooLong(bytes)) => {
-                self.report_bad_event(format!("a line of it has {bytes} bytes"));
-                return Ok(());
-            }
-            Err(cut) => {
-                self.end(cut);
-                return Ok(());
-            }
-        };
-        let commit = match Commit::read(&line) {
-            Ok(commit) => commit,
-            Err(err) => {
-                self.report_bad_event(err.to_string());
-                return Ok(());
-            }
-        };
-        let mut out = Out::new(Index::default());
-        for object in commit.objects(R::TOPIC) {
-            let Some(object) = object else {
-                self.report_bad_event("an event of it has no object".to_owned());
-                continue;
-            };
-            if !self.follow.version_known && self.seems_refused(object) {
-                return Ok(());
-            }
-            let found = match R::changes(object, &self.seen, Mode::Event) {
-                Ok(found) => found,
-                Err(bad) => {
-                    self.report_bad_event(bad.to_string());
-                    continue;
-                }
-            };
-            if let Topic::Announces(_) = R::TOPIC {
-                if !found.changes.is_empty() {
-                    self.follow.list_after(poll::LEAST_INTERVAL);
-                }
-                continue;
-            }
-            self.follow.shown += found.changes.len();
-            self.publish_found(found, &mut out, batches).await?;
-        }
-        if !out.skipped.is_empty() {
-            // Whether it is gone, or where it can be read, the list tells.
-            self.follow.list_after(EARLY_LIST);
-        }
-        self.send_rest(out, batches).await?;
-        let index = commit.index();
-        self.follow.last = self.follow.last.max(Some(index));
-        if let Some(stream) = &mut self.follow.stream {
-            stream.first.get_or_insert(index);
-            stream.last = stream.last.max(Some(index));
-        }
-        if R::KIND == crate::cursor::Kind::Objects && self.follow.shown > EARLY_RESYNC {
-            self.follow.list_after(EARLY_LIST);
-        }
-        Ok(())
-    }
-
-    /// Where the version could not be asked for: whether an object shows that it is 1.0, and the
-    /// subscription is ended for it.
-    fn seems_refused(&mut self, object: &[u8]) -> bool {
-        self.follow.version_known = true;
-        let refused = is_of_1_0(R::TOPIC, object).then(|| self.refuse_version());
-        if let Some(Err(cut)) = refused {
-            self.follow.version_known = false;
-            self.end(cut);
-            return true;
-        }
-        false
-    }
-
-    fn report_bad_event(&mut self, why: String) {
-        self.report_bad_object(&BadElement { object: "an event of the stream".to_owned(), why });
-        // What it is about is in the list.
-        self.follow.list_after(EARLY_LIST);
-    }
-
-    fn end(&mut self, cut: Cut) {
-        if let Some(stream) = self.follow.stream.take() {
-            self.note_end(&stream);
-        }
-        self.follow.cut = Some(cut);
-    }
-
-    fn note_end(&mut self, stream: &Subscription) {
-        if stream.age() >= LASTING {
-            self.follow.trouble.over();
-        }
-        if let Some(last) = stream.last {
-            self.seen.cut(last);
-        }
     }
 }

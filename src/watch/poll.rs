@@ -16,8 +16,7 @@ use super::{
 use crate::{
     api::{self, Page, Query},
     cursor::{Index, Kind, Listed, Mark, Move, Since},
-    dedupe::Verdict,
-    streams::{BadElement, Mode, Resource, Topic},
+    streams::{BadElement, Mode, Resource},
 };
 
 /// At most one list in this time: the tables of jobs and nodes change with every allocation.
@@ -29,7 +28,7 @@ pub(super) const SHORTEST_WAIT: Duration = Duration::from_secs(30);
 /// For the first list, so that a server that does not answer is noticed soon.
 const PROBING_WAIT: Duration = Duration::from_secs(10);
 /// A body that stops arriving for so long is given up.
-const BODY_IDLE: Duration = Duration::from_secs(60);
+pub(super) const BODY_IDLE: Duration = Duration::from_secs(60);
 /// An id that hardly any object begins with: such a list is empty, but has the table's index.
 pub(super) const NO_ID: &str = "ffffffff";
 
@@ -70,7 +69,8 @@ impl<R: Resource> Watcher<R> {
         let mut list: Option<Index> = None;
         let mut known_leader = true;
         let following = self.follow.stream.is_some();
-        let first = self.seen.floor() == Index(0);
+        let first = self.seen.floor() == Index(0)
+            && self.follow.stream.as_ref().is_some_and(|it| !it.joined);
         if following && !first && R::KIND == Kind::TaskEvents {
             pass.hold();
         }
@@ -151,7 +151,7 @@ impl<R: Resource> Watcher<R> {
         Ok(self.nomad.namespaces().await?.into_iter().map(query).collect())
     }
 
-    fn query(&self) -> Query {
+    pub(super) fn query(&self) -> Query {
         let (block, wait) = match self.reading {
             Reading::Probing => (true, PROBING_WAIT),
             Reading::Waiting => (true, self.wait),
@@ -281,42 +281,6 @@ impl<R: Resource> Watcher<R> {
         Ok(())
     }
 
-    /// Lets the stream come as far as the list, and keeps what then is still new. At a first start
-    /// there is nothing to wait for: whatever the stream still has is older than the list.
-    async fn release(
-        &mut self,
-        pass: &mut Pass,
-        list: Index,
-        first: bool,
-        batches: &mpsc::Sender<Batch>,
-    ) -> Result<(), PassError> {
-        if pass.has_news() && !first && matches!(R::TOPIC, Topic::Carries(_)) {
-            self.await_stream(list, batches).await?;
-        }
-        let seen = &self.seen;
-        pass.judge(|change| {
-            let Mark::Object { key, index, hash } = change.mark else { return true };
-            let verdict = seen.object(key, index, || hash);
-            change.recheck = matches!(verdict, Verdict::Recheck { .. });
-            matches!(verdict, Verdict::New { .. } | Verdict::Recheck { .. })
-        });
-        self.judge_held(pass);
-        if !first && matches!(R::TOPIC, Topic::Carries(_)) {
-            self.count_missed(pass.indexes());
-        }
-        Ok(())
-    }
-
-    /// Finds what is new in the elements that were held.
-    fn judge_held(&mut self, pass: &mut Pass) {
-        for element in pass.take_held() {
-            match R::changes(&element, &self.seen, Mode::Usual) {
-                Ok(found) => pass.add_held(found),
-                Err(bad) => pass.add_bad(bad),
-            }
-        }
-    }
-
     /// The list was read to its end: publish what is left of it, and move on.
     async fn complete(
         &mut self,
@@ -376,59 +340,6 @@ impl<R: Resource> Watcher<R> {
             _ if bad || skipped => Reading::Doubting,
             _ => Reading::Waiting,
         })
-    }
-
-    /// Whether the list could be empty, or refused, because the server takes `*` for a name.
-    fn may_hide_namespaces(&self) -> bool {
-        R::OLD_WILDCARD
-            && &*self.scope.namespace == "*"
-            && self.lists == Lists::One
-            && !self.wildcard_works
-    }
-
-    /// Whether `*` hides objects, as it does before Nomad 1.2.4.
-    async fn find_namespaces(&mut self) -> Result<(), PassError> {
-        let namespaces = match self.nomad.namespaces().await {
-            Ok(namespaces) => namespaces,
-            Err(err) if err.status().is_some() => {
-                tracing::debug!(error = %err, "namespaces cannot be listed");
-                return Ok(());
-            }
-            Err(err) => return Err(err.into()),
-        };
-        for namespace in namespaces {
-            let query = Query { past: None, namespace: namespace.clone(), ..self.query() };
-            let page = match R::list(&self.nomad, &query).await {
-                Err(err) if err.is_forbidden() => continue,
-                page => page?,
-            };
-            if self.has_elements(page).await? {
-                tracing::warn!(
-                    stream = R::NAME,
-                    "namespace `*` does not show this list: Nomad before 1.2.4 does not know it, \
-                     or the token may not use it. Every namespace is watched on its own"
-                );
-                self.lists = Lists::EachNamespace;
-                self.probed = namespace;
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a list has any element; the rest is not read.
-    async fn has_elements(&self, page: Page) -> Result<bool, PassError> {
-        let mut splitter = Splitter::default();
-        let mut body = page.body;
-        while let Some(chunk) =
-            timeout(BODY_IDLE, body.next()).await.map_err(|_| PassError::Stalled)?
-        {
-            let chunk = chunk.map_err(|err| self.nomad.body_failed(R::NAME, err))?;
-            if splitter.next_element(&mut &chunk[..])?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }
 

@@ -1,0 +1,139 @@
+//! What a line of the event stream shows, and what becomes of it.
+
+use std::{future::Future, time::Duration};
+
+use tokio::sync::mpsc;
+
+use super::{
+    Batch, EARLY_LIST, EARLY_RESYNC, Watcher,
+    fetch::Out,
+    lines::{Commit, is_of_1_0},
+    poll::{self, PassError},
+    subscription::{Cut, Heard, Subscription, heard},
+};
+use crate::{
+    cursor::{Index, Kind},
+    streams::{BadElement, Mode, Resource, Topic},
+};
+
+/// A subscription that lasted so long ends the trouble that was before it.
+const LASTING: Duration = Duration::from_secs(60);
+
+impl<R: Resource> Watcher<R> {
+    /// Waits for something, while what the stream shows is published.
+    pub(super) async fn meanwhile<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+        batches: &mpsc::Sender<Batch>,
+    ) -> Result<T, PassError> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                heard = heard(&mut self.follow.stream) => self.take(heard, batches).await?,
+            }
+        }
+    }
+
+    /// Publishes what a line of the stream shows. Where the stream has ended, it is noted why.
+    pub(super) async fn take(
+        &mut self,
+        heard: Result<Heard, Cut>,
+        batches: &mpsc::Sender<Batch>,
+    ) -> Result<(), PassError> {
+        let line = match heard {
+            Ok(Heard::Heartbeat) => return Ok(()),
+            Ok(Heard::Commit(line)) => line,
+            Ok(Heard::TooLong(bytes)) => {
+                self.report_bad_event(format!("a line of it has {bytes} bytes"));
+                return Ok(());
+            }
+            Err(cut) => {
+                self.end(cut);
+                return Ok(());
+            }
+        };
+        let commit = match Commit::read(&line) {
+            Ok(commit) => commit,
+            Err(err) => {
+                self.report_bad_event(err.to_string());
+                return Ok(());
+            }
+        };
+        let mut out = Out::new(Index::default());
+        for object in commit.objects(R::TOPIC) {
+            let Some(object) = object else {
+                self.report_bad_event("an event of it has no object".to_owned());
+                continue;
+            };
+            if !self.follow.version_known && self.seems_refused(object) {
+                return Ok(());
+            }
+            let found = match R::changes(object, &self.seen, Mode::Event) {
+                Ok(found) => found,
+                Err(bad) => {
+                    self.report_bad_event(bad.to_string());
+                    continue;
+                }
+            };
+            if let Topic::Announces(_) = R::TOPIC {
+                if !found.changes.is_empty() {
+                    self.follow.list_after(poll::LEAST_INTERVAL);
+                }
+                continue;
+            }
+            self.follow.shown += found.changes.len();
+            self.publish_found(found, &mut out, batches).await?;
+        }
+        if !out.skipped.is_empty() {
+            // Whether it is gone, or where it can be read, the list tells.
+            self.follow.list_after(EARLY_LIST);
+        }
+        self.send_rest(out, batches).await?;
+        let index = commit.index();
+        self.follow.last = self.follow.last.max(Some(index));
+        if let Some(stream) = &mut self.follow.stream {
+            stream.first.get_or_insert(index);
+            stream.last = stream.last.max(Some(index));
+        }
+        if R::KIND == Kind::Objects && self.follow.shown > EARLY_RESYNC {
+            self.follow.list_after(EARLY_LIST);
+        }
+        Ok(())
+    }
+
+    /// Where the version could not be asked for: whether an object shows that it is 1.0, and the
+    /// subscription is ended for it.
+    fn seems_refused(&mut self, object: &[u8]) -> bool {
+        self.follow.version_known = true;
+        let refused = is_of_1_0(R::TOPIC, object).then(|| self.refuse_version());
+        if let Some(Err(cut)) = refused {
+            self.follow.version_known = false;
+            self.end(cut);
+            return true;
+        }
+        false
+    }
+
+    fn report_bad_event(&mut self, why: String) {
+        self.report_bad_object(&BadElement { object: "an event of the stream".to_owned(), why });
+        // What it is about is in the list.
+        self.follow.list_after(EARLY_LIST);
+    }
+
+    fn end(&mut self, cut: Cut) {
+        if let Some(stream) = self.follow.stream.take() {
+            self.note_end(&stream);
+        }
+        self.follow.cut = Some(cut);
+    }
+
+    pub(super) fn note_end(&mut self, stream: &Subscription) {
+        if stream.age() >= LASTING {
+            self.follow.trouble.over();
+        }
+        if let Some(last) = stream.last {
+            self.seen.cut(last);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The recorded streams of real servers, replayed: what is published is what their lists said.
+
+use std::{collections::BTreeMap, io::Read, path::Path};
+
+use bytes::Bytes;
+use flate2::read::GzDecoder;
+use nomad_firehose::streams::{Resource, Work, with_stream};
+use serde_json::Value;
+
+use super::*;
+use crate::contract::{Recording, emit_elements, lists_of, objects};
+
+const VERSIONS: [(&str, Version); 2] = [("1.0.18", Version::V1_0), ("2.0.5", Version::V2_0)];
+
+fn stream(version: &str) -> Bytes {
+    let path = format!("tests/fixtures/nomad-{version}/stream/all-index1.ndjson.gz");
+    let file = std::fs::File::open(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let mut text = Vec::new();
+    GzDecoder::new(file).read_to_end(&mut text).unwrap();
+    text.into()
+}
+
+fn table(list: &Recording) -> Table {
+    match list.table() {
+        "allocations" => Table::Allocations,
+        "nodes" => Table::Nodes,
+        "evaluations" => Table::Evaluations,
+        "jobs" => Table::Jobs,
+        _ => Table::Deployments,
+    }
+}
+
+/// A server that has recorded this stream, and those objects that were recorded in full.
+fn server(version: &'static str, behaves: Version) -> World {
+    let world = World { changes: Source::Events, ..World::new(behaves) };
+    for it in objects().filter(|it| it.version == version) {
+        let object: Value = serde_json::from_slice(&it.body).unwrap();
+        let text = |key| object[key].as_str().unwrap_or_default().to_owned();
+        let namespace = if it.table() == "nodes" { String::new() } else { text("Namespace") };
+        world.nomad.serve_object(table(it), &namespace, &text("ID"), it.body.clone().into());
+    }
+    world.nomad.serve_stream(stream(version));
+    world
+}
+
+/// The elements of a list that the recorded stream, which was of one namespace, can have.
+fn of_the_stream(list: &Recording) -> Vec<Vec<u8>> {
+    let of_namespace = |it: &Vec<u8>| {
+        let element: Value = serde_json::from_slice(it).unwrap();
+        element
+            .get("Namespace")
+            .and_then(Value::as_str)
+            .is_none_or(|it| it.is_empty() || it == "default")
+            && element["JobSummary"]["Namespace"].as_str().is_none_or(|it| it == "default")
+    };
+    list.elements().into_iter().filter(of_namespace).collect()
+}
+
+/// A value without what means nothing: absent, `null`, empty and zero are the same.
+fn normal(value: &Value) -> Option<Value> {
+    match value {
+        Value::Null | Value::Bool(false) => None,
+        Value::Number(it) if it.as_f64() == Some(0.0) => None,
+        Value::String(it) if it.is_empty() || it == "0001-01-01T00:00:00Z" => None,
+        Value::Array(items) if items.is_empty() => None,
+        Value::Array(items) => {
+            Some(items.iter().map(|it| normal(it).unwrap_or_default()).collect())
+        }
+        Value::Object(members) => {
+            let members: BTreeMap<_, _> =
+                members.iter().filter_map(|(key, it)| Some((key, normal(it)?))).collect();
+            (!members.is_empty()).then(|| serde_json::to_value(members).unwrap())
+        }
+        other => Some(other.clone()),
+    }
+}
+
+/// What identifies a change, whatever its encoding: for 1.0 the hash of an id is of another text.
+fn name(record: &nomad_firehose::record::Record) -> String {
+    let (name, _) = record.meta.id.rsplit_once('/').unwrap();
+    name.to_owned()
+}
+
+struct Replay {
+    version: &'static str,
+    behaves: Version,
+    list: Option<&'static Recording>,
+}
+
+impl Work for Replay {
+    type Output = std::pin::Pin<Box<dyn Future<Output = (World, usize)>>>;
+
+    fn on<R: Resource>(self) -> Self::Output {
+        Box::pin(async move {
+            let Self { version, behaves, list } = self;
+            let world = server(version, behaves);
+            if let Some(list) = list {
+                let index = list.elements().iter().map(|it| {
+                    serde_json::from_slice::<Value>(it).unwrap()["ModifyIndex"].as_u64().unwrap()
+                });
+                world.nomad.serve_recorded(
+                    table(list),
+                    list.body.clone().into(),
+                    index.max().unwrap_or(1),
+                );
+            }
+            let running = world.start::<R>();
+            subscribed(&world, 1, &running).await;
+            let mut count = usize::MAX;
+            while count != world.sink.count() {
+                count = world.sink.count();
+                pass(20).await;
+            }
+            assert_eq!(running.metrics.bad_elements.get(), 0, "{version} {}", R::NAME);
+            running.stop().await;
+            (world, count)
+        })
+    }
+}
+
+/// Everything that the lists would have published is there, and says the same.
+fn covers(world: &World, stream: &str, version: &'static str, lists: &[&Recording]) {
+    let records = world.sink.records();
+    let mut published: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for it in &records {
+        let body: Value = serde_json::from_slice(&it.body).unwrap();
+        published.entry(name(it)).or_default().push(body);
+    }
+    let ids: std::collections::BTreeSet<_> = records.iter().map(|it| &it.meta.id).collect();
+    assert_eq!(ids.len(), records.len(), "{version} {stream}: something was published twice");
+    let mut compared = 0;
+    for list in lists {
+        for record in emit_elements(stream, list, &of_the_stream(list)) {
+            let said: Value = serde_json::from_slice(&record.body).unwrap();
+            let found = published
+                .get(&name(&record))
+                .unwrap_or_else(|| panic!("{list}: {} is missing", record.meta.id));
+            let mut expected = said.clone();
+            if stream == "nodes" {
+                forget_volatile(&mut expected);
+            }
+            let same = found.iter().any(|it| {
+                let mut it = it.clone();
+                if stream == "nodes" {
+                    forget_volatile(&mut it);
+                }
+                normal(&it) == normal(&expected) || has_moved_on(stream, &it)
+            });
+            assert!(same, "{list}: {}\n{found:#?}\n{said:#}", record.meta.id);
+            if version == "2.0.5" && stream != "allocations" {
+                assert!(ids.contains(&record.meta.id), "{list}: {}", record.meta.id);
+            }
+            compared += 1;
+        }
+    }
+    assert!(compared > 0, "{version} {stream}: nothing was compared");
+}
+
+/// These change without an index.
+fn forget_volatile(node: &mut Value) {
+    for key in ["Events", "LastAllocUpdateIndex", "LastMissedHeartbeatIndex"] {
+        node.as_object_mut().unwrap().remove(key);
+    }
+}
+
+/// What a task event is published with is the state of its allocation when it was read, which for
+/// a list is later than for the stream.
+fn has_moved_on(stream: &str, _: &Value) -> bool {
+    stream == "allocations"
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stream_alone_has_every_state_that_the_lists_have() {
+    for (version, behaves) in VERSIONS {
+        for stream in ["allocations", "nodes", "evaluations", "jobs", "deployments"] {
+            let work = Replay { version, behaves, list: None };
+            let (world, _) = with_stream(stream, work).unwrap().await;
+            let lists: Vec<_> = lists_of(stream)
+                .filter(|it| it.version == version && matches!(it.folder.as_str(), "A" | "B"))
+                .collect();
+            covers(&world, stream, version, &lists);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_and_the_stream_together_publish_nothing_twice() {
+    for (version, behaves) in VERSIONS {
+        for stream in ["allocations", "nodes", "evaluations", "jobs", "deployments", "jobliststubs"]
+        {
+            let list =
+                lists_of(stream).find(|it| it.version == version && it.folder == "B").unwrap();
+            let work = Replay { version, behaves, list: Some(list) };
+            let (world, _) = with_stream(stream, work).unwrap().await;
+            covers(&world, stream, version, &[list]);
+        }
+    }
+}
