@@ -57,7 +57,7 @@ pub enum Fault {
     GarbledIndex(String),
     /// Send this index.
     Index(u64),
-    /// Answer at once from an older state, as a server that lags does (Nomad only).
+    /// Answer at once from an older state, as a server that lags does (Nomad only); an event stream never gets beyond it.
     Lagging(Snapshot),
     /// Say whether a leader is known.
     KnownLeader(bool),

@@ -188,6 +188,20 @@ async fn a_token_is_refused_in_the_words_of_the_version() {
 }
 
 #[tokio::test]
+async fn an_agent_says_its_version_to_those_who_may_know() {
+    for (version, text) in [(Version::V1_0, "1.0.18"), (Version::V2_0, "2.0.5")] {
+        let nomad = Nomad::new(version);
+        let got = get(&nomad, "/v1/agent/self").await;
+        assert_eq!(got.json()["config"]["Version"]["Version"], text);
+        assert_eq!(got.json()["member"]["Tags"]["build"], text);
+        assert_eq!(got.header("x-nomad-index"), None);
+        nomad.require_token(Some(NODE.to_owned()));
+        let got = get(&nomad, "/v1/agent/self").await;
+        assert_eq!((got.status.as_u16(), got.text()), (403, "Permission denied"));
+    }
+}
+
+#[tokio::test]
 async fn a_restored_server_shows_lower_indexes_until_it_is_written_again() {
     let nomad = Nomad::new(Version::V2_0);
     nomad.upsert(Table::Allocations, allocation("a"));

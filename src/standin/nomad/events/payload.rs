@@ -14,6 +14,8 @@ const NO_TIME: &str = "0001-01-01T00:00:00Z";
 /// The members that are times, wherever they are.
 const TIMES: [&str; 6] =
     ["FinishedAt", "LastRestart", "RequireProgressBy", "StartedAt", "Timestamp", "WaitUntil"];
+/// The key that signs the identities of tasks, of which the newer version names one in every allocation.
+const SIGNING_KEY: &str = "e0b5875d-4050-5333-21b4-ac0f0a6c5537";
 /// The members of an allocation that only the list shows.
 const LISTED_ONLY: [&str; 2] = ["JobVersion", "JobType"];
 
@@ -39,7 +41,10 @@ pub(super) fn object(
         add(&mut fields, full_allocation());
     }
     match (version, table) {
-        (Version::V2_0, Table::Allocations) => fields.retain(|_, value| !is_empty(value)),
+        (Version::V2_0, Table::Allocations) => {
+            fields.insert("SigningKeyID".to_owned(), SIGNING_KEY.into());
+            fields.retain(|_, value| !is_empty(value));
+        }
         (Version::V1_0, Table::Allocations) => add(&mut fields, old_allocation()),
         (Version::V1_0, Table::Evaluations) => add(&mut fields, old_evaluation()),
         _ => {}
@@ -66,11 +71,13 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Adds the members that are not there.
+/// Adds the members that are not there, or null.
 fn add(fields: &mut Map<String, Value>, more: Value) {
     let Value::Object(more) = more else { return };
     for (name, value) in more {
-        fields.entry(name).or_insert(value);
+        if fields.get(&name).is_none_or(Value::is_null) {
+            fields.insert(name, value);
+        }
     }
 }
 
@@ -85,6 +92,7 @@ fn full_allocation() -> Value {
         "Networks": null,
     });
     json!({
+        "AllocatedResources": { "Shared": { "DiskMB": 20 }, "Tasks": {} },
         "Metrics": {
             "AllocationTime": 41871,
             "ClassExhausted": null,

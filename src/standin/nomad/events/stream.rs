@@ -207,6 +207,7 @@ impl Subscription {
                 }
                 Step::Wait => {
                     tokio::select! {
+                        biased;
                         _ = self.changed.changed() => {}
                         _ = self.heartbeat.tick() => self.ready.line(NOTHING),
                     }

@@ -13,6 +13,7 @@ use tower::ServiceExt;
 use super::super::{Fault, Nomad, Table, Version};
 
 mod faults;
+mod payloads;
 mod positions;
 
 const NODE: &str = "ccde500a-4cd3-6f7e-fae4-8e14ae2c138d";
