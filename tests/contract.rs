@@ -9,4 +9,4 @@ mod snapshots;
 mod task_events;
 mod text;
 
-pub use emit::{Recording, lists, objects};
+pub use emit::{Recording, emit_elements, lists, lists_of, objects};

@@ -1,6 +1,10 @@
 //! The recorded streams of real servers, replayed: what is published is what their lists said.
 
-use std::{collections::BTreeMap, io::Read, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+    path::Path,
+};
 
 use bytes::Bytes;
 use flate2::read::GzDecoder;
@@ -61,6 +65,11 @@ fn normal(value: &Value) -> Option<Value> {
     match value {
         Value::Null | Value::Bool(false) => None,
         Value::Number(it) if it.as_f64() == Some(0.0) => None,
+        // A number of a job's own is written as 137 or 137.0.
+        Value::Number(it) if it.is_f64() => {
+            let number = it.as_f64().unwrap();
+            Some(if number.fract() == 0.0 { (number as i64).into() } else { value.clone() })
+        }
         Value::String(it) if it.is_empty() || it == "0001-01-01T00:00:00Z" => None,
         Value::Array(items) if items.is_empty() => None,
         Value::Array(items) => {
@@ -88,21 +97,19 @@ struct Replay {
 }
 
 impl Work for Replay {
-    type Output = std::pin::Pin<Box<dyn Future<Output = (World, usize)>>>;
+    type Output = std::pin::Pin<Box<dyn Future<Output = (World, u64)>>>;
 
     fn on<R: Resource>(self) -> Self::Output {
         Box::pin(async move {
             let Self { version, behaves, list } = self;
             let world = server(version, behaves);
             if let Some(list) = list {
-                let index = list.elements().iter().map(|it| {
-                    serde_json::from_slice::<Value>(it).unwrap()["ModifyIndex"].as_u64().unwrap()
-                });
-                world.nomad.serve_recorded(
-                    table(list),
-                    list.body.clone().into(),
-                    index.max().unwrap_or(1),
-                );
+                let index = |it: &Vec<u8>| {
+                    let element: Value = serde_json::from_slice(it).unwrap();
+                    element["ModifyIndex"].as_u64().unwrap()
+                };
+                let newest = list.elements().iter().map(index).max().unwrap();
+                world.nomad.serve_recorded(table(list), list.body.clone().into(), newest);
             }
             let running = world.start::<R>();
             subscribed(&world, 1, &running).await;
@@ -111,23 +118,32 @@ impl Work for Replay {
                 count = world.sink.count();
                 pass(20).await;
             }
-            assert_eq!(running.metrics.bad_elements.get(), 0, "{version} {}", R::NAME);
+            // Of some nodes and jobs that are listed, no object was recorded.
+            if list.is_none() || matches!(R::TOPIC, nomad_firehose::streams::Topic::Announces(_)) {
+                assert_eq!(running.metrics.bad_elements.get(), 0, "{version} {}", R::NAME);
+            }
+            let gaps = running.metrics.gaps.get();
             running.stop().await;
-            (world, count)
+            (world, gaps)
         })
     }
 }
 
 /// Everything that the lists would have published is there, and says the same.
-fn covers(world: &World, stream: &str, version: &'static str, lists: &[&Recording]) {
+fn covers(world: &World, gaps: u64, stream: &str, version: &'static str, lists: &[&Recording]) {
     let records = world.sink.records();
     let mut published: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for it in &records {
         let body: Value = serde_json::from_slice(&it.body).unwrap();
         published.entry(name(it)).or_default().push(body);
     }
-    let ids: std::collections::BTreeSet<_> = records.iter().map(|it| &it.meta.id).collect();
-    assert_eq!(ids.len(), records.len(), "{version} {stream}: something was published twice");
+    let mut ids = BTreeSet::new();
+    let twice = records.iter().filter(|it| !ids.insert(&it.meta.id));
+    let twice: BTreeSet<_> = twice.map(|it| &it.key).collect();
+    // Clients that were killed came back without the last events of a task. Which of its events
+    // are new cannot be told then, and all are published again.
+    assert_eq!(twice.len() as u64, gaps, "{version} {stream}: published twice: {twice:?}");
+    assert!(gaps <= 2, "{version} {stream}: {gaps} gaps");
     let mut compared = 0;
     for list in lists {
         for record in emit_elements(stream, list, &of_the_stream(list)) {
@@ -146,7 +162,7 @@ fn covers(world: &World, stream: &str, version: &'static str, lists: &[&Recordin
                 }
                 normal(&it) == normal(&expected) || has_moved_on(stream, &it)
             });
-            assert!(same, "{list}: {}\n{found:#?}\n{said:#}", record.meta.id);
+            assert!(same, "{list}: {}\n{found:?}\n{said}", record.meta.id);
             if version == "2.0.5" && stream != "allocations" {
                 assert!(ids.contains(&record.meta.id), "{list}: {}", record.meta.id);
             }
@@ -174,11 +190,11 @@ async fn the_stream_alone_has_every_state_that_the_lists_have() {
     for (version, behaves) in VERSIONS {
         for stream in ["allocations", "nodes", "evaluations", "jobs", "deployments"] {
             let work = Replay { version, behaves, list: None };
-            let (world, _) = with_stream(stream, work).unwrap().await;
+            let (world, gaps) = with_stream(stream, work).unwrap().await;
             let lists: Vec<_> = lists_of(stream)
                 .filter(|it| it.version == version && matches!(it.folder.as_str(), "A" | "B"))
                 .collect();
-            covers(&world, stream, version, &lists);
+            covers(&world, gaps, stream, version, &lists);
         }
     }
 }
@@ -191,8 +207,8 @@ async fn a_list_and_the_stream_together_publish_nothing_twice() {
             let list =
                 lists_of(stream).find(|it| it.version == version && it.folder == "B").unwrap();
             let work = Replay { version, behaves, list: Some(list) };
-            let (world, _) = with_stream(stream, work).unwrap().await;
-            covers(&world, stream, version, &[list]);
+            let (world, gaps) = with_stream(stream, work).unwrap().await;
+            covers(&world, gaps, stream, version, &[list]);
         }
     }
 }
