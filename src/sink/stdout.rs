@@ -1,6 +1,6 @@
 //! Writes one JSON document per line to standard output, and nothing else goes there.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, IoSlice, Write};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,8 +18,8 @@ pub(super) struct Stdout {
     format: Format,
 }
 
-/// One write for many lines, since standard output itself would make one for each.
-const BUFFER_BYTES: usize = 64 << 10;
+/// So many pieces go into one write; Linux takes no more.
+const PIECES: usize = 1024;
 
 impl Connect for Stdout {
     fn from_env(_: &Env, format: Format) -> Result<Self, Noted> {
@@ -41,11 +41,19 @@ impl Sink for Stdout {
     }
 }
 
-fn write(lines: &[Bytes], out: impl Write) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
-    for line in lines {
-        out.write_all(line)?;
-        out.write_all(b"\n")?;
+fn write(lines: &[Bytes], mut out: impl Write) -> io::Result<()> {
+    for lines in lines.chunks(PIECES / 2) {
+        let mut pieces: Vec<_> =
+            lines.iter().flat_map(|it| [IoSlice::new(it), IoSlice::new(b"\n")]).collect();
+        let mut rest = &mut pieces[..];
+        while !rest.is_empty() {
+            match out.write_vectored(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => IoSlice::advance_slices(&mut rest, written),
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => (),
+                Err(err) => return Err(err),
+            }
+        }
     }
     out.flush()
 }

@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream};
+use bytes::Bytes;
+use futures::{StreamExt, stream::FuturesOrdered};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
@@ -30,8 +31,12 @@ const MAX_READS: u32 = 4;
 const FLUSH: Duration = Duration::from_millis(100);
 
 /// What became of a change.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are records, which a box would slow down"
+)]
 enum Fetched {
-    Record(Box<Record>),
+    Record(Record),
     /// There is no such object. Whether it is gone, or the server that answered lags or is on its
     /// way out, the next list tells.
     Missing(BadElement),
@@ -63,23 +68,35 @@ impl<R: Resource> Watcher<R> {
                 (index, mark, fetch::<R>(nomad, change, fresh, source, metrics).await)
             }
         };
-        let mut fetched = stream::iter(pass.take().map(fetch)).buffered(CONCURRENT_READS);
         let mut batch = Batch { silent: std::mem::take(&mut pass.silent), ..Batch::default() };
+        batch.records.reserve(pass.changes());
+        let mut changes = pass.take().peekable();
+        let mut reads = FuturesOrdered::new();
         for mark in &batch.silent {
             self.seen.note(*mark);
         }
         let mut bytes = 0;
         let mut skipped = Vec::new();
         loop {
-            let next = match timeout(FLUSH, fetched.next()).await {
-                Ok(next) => next,
-                Err(_) => {
-                    if !batch.records.is_empty() {
-                        send(batches, std::mem::take(&mut batch)).await?;
-                        bytes = 0;
-                    }
-                    continue;
+            while reads.len() < CONCURRENT_READS
+                && let Some(change) = changes.next_if(|it| it.body.is_none())
+            {
+                reads.push_back(fetch(change));
+            }
+            let next = if reads.is_empty() {
+                changes.next().map(|mut change| {
+                    let (index, mark) = (change.index, change.mark);
+                    let body = change.body.take().unwrap_or_default();
+                    (index, mark, complete::<R>(change, body, &source))
+                })
+            } else if let Ok(next) = timeout(FLUSH, reads.next()).await {
+                next
+            } else {
+                if !batch.records.is_empty() {
+                    send(batches, std::mem::take(&mut batch)).await?;
+                    bytes = 0;
                 }
+                continue;
             };
             let Some((index, mark, fetched)) = next else { break };
             match fetched {
@@ -90,7 +107,7 @@ impl<R: Resource> Watcher<R> {
                     } else {
                         record.below = index.before().min(reach);
                         bytes += record.body.len();
-                        batch.records.push(*record);
+                        batch.records.push(record);
                     }
                 }
                 Fetched::Missing(object) => {
@@ -143,8 +160,16 @@ impl<R: Resource> Watcher<R> {
     }
 }
 
-/// Makes a record of a change, reading its body where the list did not have it, for as long as
-/// that takes.
+/// Makes a record of a change and its body.
+fn complete<R: Resource>(change: Change, body: Bytes, source: &Arc<str>) -> Fetched {
+    let id = change.id.clone();
+    match change.into_record::<R>(body, source) {
+        Ok(record) => Fetched::Record(record),
+        Err(bad) => Fetched::Bad(BadElement { object: format!("{} {id}", R::NAME), why: bad.why }),
+    }
+}
+
+/// Makes a record of a change, reading its body, for as long as that takes.
 async fn fetch<R: Resource>(
     nomad: &Nomad,
     change: Change,
@@ -159,24 +184,12 @@ async fn fetch<R: Resource>(
     let why = loop {
         let why = match R::payload(nomad, &change, fresh).await {
             Ok(Some(body)) => {
-                // What the list had is as old as the list; a body by id may come from a server that
-                // lags behind the one that showed the change.
-                let index = || Envelope::read(&body).map(|it| Index(it.modify_index));
-                let older = match change.body {
-                    Some(_) => false,
-                    None => match index() {
-                        Ok(index) => index < change.index,
-                        Err(_) => true,
-                    },
-                };
-                if !older {
-                    let object = object();
-                    return match change.into_record::<R>(body, source) {
-                        Ok(record) => Fetched::Record(Box::new(record)),
-                        Err(bad) => Fetched::Bad(BadElement { object, why: bad.why }),
-                    };
-                }
-                match index() {
+                // It may come from a server that lags behind the one that showed the change.
+                let index = Envelope::read(&body).map(|it| Index(it.modify_index));
+                match index {
+                    Ok(index) if index >= change.index => {
+                        return complete::<R>(change, body, source);
+                    }
                     Ok(index) => format!("at index {index} it is older than its change"),
                     Err(bad) => bad.why,
                 }
