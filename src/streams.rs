@@ -1,6 +1,11 @@
 //! What is watched: one line per stream. To add a stream, add a line here and a file in `bin/`.
 
-use std::{fmt::Debug, future::Future, sync::Arc, time::Duration};
+use std::{
+    fmt::{Debug, Write as _},
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -312,8 +317,11 @@ impl Change {
         let Self { index, id, namespace, mark, event, time, .. } = self;
         let (record_id, subject, index, time) = match event {
             Some(Event { task, kind, time: at, hash }) => {
-                let name = format!("{}/{id}/{task}/{at}/{kind}/{hash:016x}", R::NAME);
-                (name, format!("{id}/{task}"), index, time)
+                let subject = [&*id, "/", &*task].concat();
+                // This is done for each event; one piece of memory is enough for it.
+                let mut name = String::with_capacity(subject.len() + kind.len() + 64);
+                let _ = write!(name, "{}/{subject}/{at}/{kind}/{hash:016x}", R::NAME);
+                (name, subject, index, time)
             }
             None => {
                 let envelope = Envelope::read(&body)?;
