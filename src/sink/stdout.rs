@@ -68,4 +68,31 @@ mod tests {
         write(&[Bytes::from_static(b"{}"), Bytes::from_static(b"[1]")], &mut out).unwrap();
         assert_eq!(out, b"{}\n[1]\n");
     }
+
+    /// Takes three bytes at a time, and every other time none, since a signal came.
+    struct Slow(Vec<u8>, bool);
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.1 = !self.1;
+            if self.1 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let some = &bytes[..bytes.len().min(3)];
+            self.0.extend_from_slice(some);
+            Ok(some.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_written_in_part_is_written_to_its_end() {
+        let lines = vec![Bytes::from_static(b"{\"a\":1}"); PIECES + 1];
+        let mut out = Slow(Vec::new(), false);
+        write(&lines, &mut out).unwrap();
+        assert_eq!(out.0, b"{\"a\":1}\n".repeat(PIECES + 1));
+    }
 }
