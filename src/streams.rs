@@ -1,6 +1,11 @@
 //! What is watched: one line per stream. To add a stream, add a line here and a file in `bin/`.
 
-use std::{fmt::Debug, future::Future, sync::Arc, time::Duration};
+use std::{
+    fmt::{Debug, Write as _},
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -15,11 +20,12 @@ mod allocations;
 mod envelope;
 mod objects;
 mod schema;
+mod task_update;
 
-pub use allocations::TaskUpdate;
 use allocations::task_events;
 pub(crate) use envelope::Envelope;
 use objects::{full, stub};
+pub use task_update::TaskUpdate;
 
 /// One kind of Nomad object, and how its list becomes what is published.
 pub trait Resource: Debug + Send + Sync + 'static {
@@ -269,16 +275,10 @@ async fn whole(_: &Nomad, change: &Change, _: bool) -> api::Result<Option<Bytes>
 }
 
 async fn node(nomad: &Nomad, change: &Change, fresh: bool) -> api::Result<Option<Bytes>> {
-    if change.body.is_some() {
-        return Ok(change.body.clone());
-    }
     nomad.node(&change.id, fresh).await
 }
 
 async fn job(nomad: &Nomad, change: &Change, fresh: bool) -> api::Result<Option<Bytes>> {
-    if change.body.is_some() {
-        return Ok(change.body.clone());
-    }
     nomad.job(&change.id, &change.namespace, fresh).await
 }
 
@@ -307,8 +307,11 @@ impl Change {
         let Self { index, id, namespace, mark, event, time, .. } = self;
         let (record_id, subject, index, time) = match event {
             Some(Event { task, kind, time: at, hash }) => {
-                let name = format!("{}/{id}/{task}/{at}/{kind}/{hash:016x}", R::NAME);
-                (name, format!("{id}/{task}"), index, time)
+                let subject = [&*id, "/", &*task].concat();
+                // This is done for each event; one piece of memory is enough for it.
+                let mut name = String::with_capacity(subject.len() + kind.len() + 64);
+                let _ = write!(name, "{}/{subject}/{at}/{kind}/{hash:016x}", R::NAME);
+                (name, subject, index, time)
             }
             None => {
                 let envelope = Envelope::read(&body)?;

@@ -87,8 +87,8 @@ pub struct Watcher<R> {
     scope: Scope,
     metrics: Arc<Metrics>,
     seen: Seen,
-    /// A hash of the id of the last record of each object.
-    bodies: HashMap<u64, u64>,
+    /// Of the last record of each object: a hash of its id, and the index that its body has.
+    bodies: HashMap<u64, (u64, Index)>,
     /// The index of the last list: the next one is to be past it.
     index: Index,
     reading: Reading,

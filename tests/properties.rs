@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nomad_firehose::{
     record::Limits,
-    standin::Fault as ServerFault,
+    standin::{Fault as ServerFault, nomad::Nomad},
     streams::{Allocations, Evaluations, Jobs, Resource},
+    watch::Source,
 };
 use proptest::prelude::*;
 
@@ -24,6 +25,7 @@ enum Step {
     /// So many seconds go by.
     Wait(u8),
     Nomad(NomadFault),
+    Stream(StreamFault),
     Sink(SinkFault),
     /// The session of the holder ends.
     Expire,
@@ -45,6 +47,32 @@ enum NomadFault {
 }
 
 #[derive(Clone, Copy, Debug)]
+enum StreamFault {
+    /// The server closes it.
+    Close,
+    /// The server starts anew, and shows so many old commits again.
+    Restart(u8),
+    /// So many commits are passed over.
+    Skip(u8),
+    /// Heartbeats only, from now on or no longer.
+    Mute(bool),
+    /// Nothing at all, from now on or no longer.
+    Stall(bool),
+    /// The next subscription is to a server that is behind by so much.
+    Behind(u8),
+    /// What is behind catches up.
+    CatchUp,
+    /// A line that is none.
+    Text,
+    /// The last commit is shown again.
+    Repeat,
+    /// So many commits are kept.
+    Buffer(u8),
+    /// It comes in pieces of so many bytes.
+    Split(u8),
+}
+
+#[derive(Clone, Copy, Debug)]
 enum SinkFault {
     LoseFirst,
     /// The records of an object fail in so many calls.
@@ -54,6 +82,22 @@ enum SinkFault {
 }
 
 const OBJECTS: u8 = 4;
+
+fn stream_faults() -> impl Strategy<Value = StreamFault> {
+    prop_oneof![
+        3 => Just(StreamFault::Close),
+        1 => (0u8..6).prop_map(StreamFault::Restart),
+        2 => (1u8..4).prop_map(StreamFault::Skip),
+        1 => any::<bool>().prop_map(StreamFault::Mute),
+        1 => any::<bool>().prop_map(StreamFault::Stall),
+        1 => (0u8..5).prop_map(StreamFault::Behind),
+        1 => Just(StreamFault::CatchUp),
+        1 => Just(StreamFault::Text),
+        1 => Just(StreamFault::Repeat),
+        1 => (1u8..8).prop_map(StreamFault::Buffer),
+        1 => (1u8..255).prop_map(StreamFault::Split),
+    ]
+}
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let change = proptest::collection::vec(0..OBJECTS, 1..4).prop_map(Step::Change);
@@ -76,6 +120,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..OBJECTS).prop_map(Step::ChangeAgain),
         4 => (0u8..12).prop_map(Step::Wait),
         2 => nomad.prop_map(Step::Nomad),
+        3 => stream_faults().prop_map(Step::Stream),
         2 => sink.prop_map(Step::Sink),
         1 => Just(Step::Expire),
         1 => Just(Step::Restart),
@@ -97,6 +142,11 @@ fn sinks() -> impl Strategy<Value = (Limits, Option<u8>)> {
         ..Limits::default()
     });
     (limits, proptest::option::of(0..OBJECTS))
+}
+
+/// Every history is to come out right whatever changes come from.
+fn sources() -> impl Strategy<Value = Source> {
+    prop_oneof![1 => Just(Source::Poll), 3 => Just(Source::Auto), 1 => Just(Source::Events)]
 }
 
 /// Whether a history may make duplicates, and what it did to each object.
@@ -135,6 +185,7 @@ async fn play<R: Resource>(
                 world.nomad.script("/v1/job/", ServerFault::status(404, "job not found"));
             }
             Step::Nomad(fault) => world.nomad.script("/v1/", server_fault(*fault)),
+            Step::Stream(fault) => disturb(&world.nomad, *fault),
             Step::Sink(SinkFault::FailObject(object, calls)) => {
                 let name = name(*object);
                 // One of these is its key, whatever the stream.
@@ -168,6 +219,9 @@ async fn play<R: Resource>(
             }
         }
     }
+    for fault in [StreamFault::Mute(false), StreamFault::Stall(false), StreamFault::CatchUp] {
+        disturb(&world.nomad, fault);
+    }
     // Longer than a wait for a list that nothing wakes.
     pass(1_000).await;
     running.stop().await;
@@ -191,6 +245,26 @@ fn server_fault(fault: NomadFault) -> ServerFault {
         NomadFault::Hang => ServerFault::Hang,
         NomadFault::NoIndex => ServerFault::NoIndex,
         NomadFault::Dying | NomadFault::Missing => ServerFault::EmptyDying,
+    }
+}
+
+/// Does something to the event stream; where lists are polled, nothing comes of it.
+fn disturb(nomad: &Nomad, fault: StreamFault) {
+    match fault {
+        StreamFault::Close => nomad.close_subscriptions(),
+        StreamFault::Restart(replayed) => nomad.restart_broker(replayed.into()),
+        StreamFault::Skip(commits) => nomad.skip_events(commits.into()),
+        StreamFault::Mute(on) => nomad.mute_events(on),
+        StreamFault::Stall(on) => nomad.stall_events(on),
+        StreamFault::Behind(by) => {
+            nomad.follow_events(Some(nomad.index().saturating_sub(by.into())));
+            nomad.close_subscriptions();
+        }
+        StreamFault::CatchUp => nomad.follow_events(None),
+        StreamFault::Text => nomad.send_event_text("subscription closed by server\n"),
+        StreamFault::Repeat => nomad.repeat_event(nomad.index()),
+        StreamFault::Buffer(commits) => nomad.set_event_buffer(commits.into()),
+        StreamFault::Split(bytes) => nomad.split_events(bytes.into()),
     }
 }
 
@@ -224,9 +298,9 @@ proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_last_state_of_every_object_is_published_and_none_goes_back(steps in steps()) {
+    fn the_last_state_of_every_object_is_published_and_none_goes_back(steps in steps(), changes in sources()) {
         paused(async {
-            let world = World::new(Version::V2_0);
+            let world = World { changes, ..World::new(Version::V2_0) };
             let told = play::<Evaluations>(&world, &steps, |world, states, again| {
                 let rows: Vec<_> = states
                     .iter()
@@ -253,9 +327,9 @@ proptest! {
     }
 
     #[test]
-    fn the_last_state_of_every_object_that_is_read_by_id_is_published(steps in steps()) {
+    fn the_last_state_of_every_object_that_is_read_by_id_is_published(steps in steps(), changes in sources()) {
         paused(async {
-            let world = World::new(Version::V2_0);
+            let world = World { changes, ..World::new(Version::V2_0) };
             let told = play::<Jobs>(&world, &steps, |world, states, _| {
                 let rows = states.iter().map(|(object, all)| {
                     let status = all.last().unwrap().to_string();
@@ -271,10 +345,11 @@ proptest! {
     #[test]
     fn every_task_event_is_published_in_order_but_for_those_that_are_refused(
         steps in steps(),
+        changes in sources(),
         (limits, culprit) in sinks(),
     ) {
         paused(async {
-            let mut world = World::new(Version::V1_0);
+            let mut world = World { changes, ..World::new(Version::V2_0) };
             world.sink.limits = limits;
             culprit.iter().for_each(|it| world.sink.suspect(uuid(&name(*it))));
             let told = play::<Allocations>(&world, &steps, |world, states, again| {

@@ -19,19 +19,102 @@ pub fn quoted(text: &str) -> String {
 /// Calls `each` with the key and the value of every member of the object, both as written; the
 /// key is without its quotes.
 pub fn members<'a>(object: &'a [u8], mut each: impl FnMut(&'a [u8], &'a [u8])) {
+    walk(object, |rest| {
+        let (key, value, end) = member(rest);
+        each(key, value);
+        end
+    });
+}
+
+/// Walks one object after the other, which are much alike: what was made of a member is used again
+/// where the next object has the same text at the same place.
+#[derive(Debug)]
+pub struct Alike<'a, T> {
+    /// The members of the last object.
+    last: Vec<Known<'a, T>>,
+}
+
+/// A member of the last object.
+#[derive(Clone, Copy, Debug)]
+struct Known<'a, T> {
+    /// The object's text from the member on.
+    rest: &'a [u8],
+    /// How much of it is the member.
+    len: usize,
+    /// What was made of it.
+    made: T,
+}
+
+impl<T> Default for Alike<'_, T> {
+    fn default() -> Self {
+        Self { last: Vec::new() }
+    }
+}
+
+impl<'a, T: Copy> Alike<'a, T> {
+    /// Calls `each` with what `make` makes of the key and the value of every member, as
+    /// [`members`] gives them.
+    pub fn members(
+        &mut self,
+        object: &'a [u8],
+        make: impl Fn(&'a [u8], &'a [u8]) -> T,
+        mut each: impl FnMut(T),
+    ) {
+        let mut place = 0;
+        walk(object, |rest| {
+            let last = self.last.get(place).copied();
+            if last.is_some_and(|it| it.rest == rest) {
+                self.last[place..].iter().for_each(|it| each(it.made));
+                place = self.last.len();
+                return rest.len();
+            }
+            let known = match last {
+                Some(last) if last.begins(rest) => Known { rest, ..last },
+                _ => {
+                    let (key, value, len) = member(rest);
+                    Known { rest, len: len.min(rest.len()), made: make(key, value) }
+                }
+            };
+            match self.last.get_mut(place) {
+                Some(last) => *last = known,
+                None => self.last.push(known),
+            }
+            place += 1;
+            each(known.made);
+            known.len
+        });
+        self.last.truncate(place);
+    }
+}
+
+impl<T> Known<'_, T> {
+    /// Whether the text begins with the same member. A number could go on after the same digits.
+    fn begins(&self, text: &[u8]) -> bool {
+        text.starts_with(&self.rest[..self.len]) && matches!(text.get(self.len), Some(b',' | b'}'))
+    }
+}
+
+/// Calls `each` with the text from each member of an object on; it answers how long the member is.
+fn walk<'a>(object: &'a [u8], mut each: impl FnMut(&'a [u8]) -> usize) {
     let mut at = skip_space(object, 0);
     if object.get(at) != Some(&b'{') {
         return;
     }
     at = skip_space(object, at + 1);
     while object.get(at) == Some(&b'"') {
-        let end = value_end(object, at);
-        let key = object.get(at + 1..end.saturating_sub(1)).unwrap_or_default();
-        let start = skip_space(object, skip_space(object, end) + 1);
-        let end = value_end(object, start);
-        each(key, object.get(start..end).unwrap_or_default());
+        let end = at + each(&object[at..]);
         at = skip_space(object, skip_space(object, end) + 1);
     }
+}
+
+/// The key, without its quotes, and the value of the member that the text begins with, and where
+/// it ends.
+fn member(text: &[u8]) -> (&[u8], &[u8], usize) {
+    let end = value_end(text, 0);
+    let key = text.get(1..end.saturating_sub(1)).unwrap_or_default();
+    let start = skip_space(text, skip_space(text, end) + 1);
+    let end = value_end(text, start);
+    (key, text.get(start..end).unwrap_or_default(), end)
 }
 
 /// A hash of the value that does not depend on the order of keys, on white space, or on how a
@@ -52,14 +135,29 @@ pub fn name(text: &str) -> u64 {
 pub struct ObjectHash {
     /// A sum does not depend on the order.
     sum: u64,
-    depth: u32,
+}
+
+/// The hash of a member.
+#[derive(Clone, Copy, Debug)]
+pub struct MemberHash(u64);
+
+impl MemberHash {
+    /// Of a member, as [`members`] gives it.
+    #[must_use]
+    pub fn of(key: &[u8], value: &[u8]) -> Self {
+        Self::at(0, key, value)
+    }
+
+    /// Of a member of an object that is so deep.
+    fn at(depth: u32, key: &[u8], value: &[u8]) -> Self {
+        Self(mix(text_hash(key, 0), hash_value(value, &[], depth + 1)))
+    }
 }
 
 impl ObjectHash {
-    /// Adds a member, as [`members`] gives it.
-    pub fn add(&mut self, key: &[u8], value: &[u8]) {
-        let value = hash_value(value, &[], self.depth + 1);
-        self.sum = self.sum.wrapping_add(mix(text_hash(key, 0), value));
+    /// Adds a member.
+    pub fn add(&mut self, member: MemberHash) {
+        self.sum = self.sum.wrapping_add(member.0);
     }
 
     /// The hash, the same as that of the whole object.
@@ -78,10 +176,10 @@ const OTHER: u64 = 4;
 fn hash_value(value: &[u8], except: &[&str], depth: u32) -> u64 {
     match value.first() {
         Some(b'{') if depth < MAX_DEPTH => {
-            let mut object = ObjectHash { sum: 0, depth };
+            let mut object = ObjectHash::default();
             members(value, |key, value| {
                 if !except.iter().any(|it| it.as_bytes() == key) {
-                    object.add(key, value);
+                    object.add(MemberHash::at(depth, key, value));
                 }
             });
             object.finish()
@@ -210,6 +308,27 @@ mod tests {
     }
 
     #[test]
+    fn objects_that_are_alike_have_the_members_that_each_has_alone() {
+        let objects = [
+            r#"{"a":1,"b":"x","c":{"d":[1]},"e":0}"#,
+            r#"{"a":2,"b":"x","c":{"d":[1]},"e":0}"#,
+            r#"{"a":1,"b":"x","c":{"d":[1]},"e":0}"#,
+            r#"{"a":12,"b":"x","c":{"d":[1]},"e":01}"#,
+            r#"{"a":1 , "b":"xy","c":{}, "e":0 }"#,
+            r#"{"a":1,"b":"x"}"#,
+            "{}",
+            r#"{"a":1,"b":"x","c":{"d":[1]},"e":0}"#,
+        ];
+        let mut alike = Alike::default();
+        for object in objects {
+            let (mut alone, mut found) = (Vec::new(), Vec::new());
+            members(object.as_bytes(), |key, value| alone.push((key, value)));
+            alike.members(object.as_bytes(), |key, value| (key, value), |it| found.push(it));
+            assert_eq!(found, alone, "{object}");
+        }
+    }
+
+    #[test]
     fn the_hash_depends_on_the_value_and_not_on_how_it_is_written() {
         let one = hash(br#"{"a":1,"b":[true,{"c":"x/y"}]}"#, &[]);
         let two = hash(br#"{ "b": [true, {"c":"x\/y"}], "a":1 }"#, &[]);
@@ -234,6 +353,25 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_objects_that_are_alike_have_the_members_that_each_has_alone(
+            objects in proptest::collection::vec(
+                proptest::collection::vec((0..3usize, 0..4usize), 0..5), 0..6)) {
+            let texts: Vec<String> = objects.iter().map(|object| {
+                let member = |(key, value): &(usize, usize)| {
+                    format!("{}:{}", [r#""a""#, r#""b""#, r#""a\"""#][*key], ["1", "12", "\"x\"", "[{}]"][*value])
+                };
+                format!("{{{}}}", object.iter().map(member).collect::<Vec<_>>().join(","))
+            }).collect();
+            let mut alike = Alike::default();
+            for object in &texts {
+                let (mut alone, mut found) = (Vec::new(), Vec::new());
+                members(object.as_bytes(), |key, value| alone.push((key, value)));
+                alike.members(object.as_bytes(), |key, value| (key, value), |it| found.push(it));
+                prop_assert_eq!(found, alone);
+            }
+        }
+
         #[test]
         fn any_text_is_walked_without_panic(text in ".{0,64}") {
             let _ = hash(text.as_bytes(), &[]);

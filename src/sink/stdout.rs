@@ -1,6 +1,6 @@
 //! Writes one JSON document per line to standard output, and nothing else goes there.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, IoSlice, Write};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,8 +18,8 @@ pub(super) struct Stdout {
     format: Format,
 }
 
-/// One write for many lines, since standard output itself would make one for each.
-const BUFFER_BYTES: usize = 64 << 10;
+/// So many pieces go into one write; Linux takes no more.
+const PIECES: usize = 1024;
 
 impl Connect for Stdout {
     fn from_env(_: &Env, format: Format) -> Result<Self, Noted> {
@@ -41,11 +41,19 @@ impl Sink for Stdout {
     }
 }
 
-fn write(lines: &[Bytes], out: impl Write) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
-    for line in lines {
-        out.write_all(line)?;
-        out.write_all(b"\n")?;
+fn write(lines: &[Bytes], mut out: impl Write) -> io::Result<()> {
+    for lines in lines.chunks(PIECES / 2) {
+        let mut pieces: Vec<_> =
+            lines.iter().flat_map(|it| [IoSlice::new(it), IoSlice::new(b"\n")]).collect();
+        let mut rest = &mut pieces[..];
+        while !rest.is_empty() {
+            match out.write_vectored(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => IoSlice::advance_slices(&mut rest, written),
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => (),
+                Err(err) => return Err(err),
+            }
+        }
     }
     out.flush()
 }
@@ -59,5 +67,32 @@ mod tests {
         let mut out = Vec::new();
         write(&[Bytes::from_static(b"{}"), Bytes::from_static(b"[1]")], &mut out).unwrap();
         assert_eq!(out, b"{}\n[1]\n");
+    }
+
+    /// Takes three bytes at a time, and every other time none, since a signal came.
+    struct Slow(Vec<u8>, bool);
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.1 = !self.1;
+            if self.1 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let some = &bytes[..bytes.len().min(3)];
+            self.0.extend_from_slice(some);
+            Ok(some.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_written_in_part_is_written_to_its_end() {
+        let lines = vec![Bytes::from_static(b"{\"a\":1}"); PIECES + 1];
+        let mut out = Slow(Vec::new(), false);
+        write(&lines, &mut out).unwrap();
+        assert_eq!(out.0, b"{\"a\":1}\n".repeat(PIECES + 1));
     }
 }

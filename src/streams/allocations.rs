@@ -3,90 +3,16 @@
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
-use bytes::Bytes;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use bytes::{Bytes, BytesMut};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{BadElement, Change, Envelope, Event, Found, Gap, Mode};
+use super::{BadElement, Change, Envelope, Event, Found, Gap, Mode, task_update::DOCUMENTED};
 use crate::{
-    api::nomad::types,
     cursor::{Index, Mark, Task, allocation},
     dedupe::{EVENTS_KEPT, NewEvents, Seal, Seen},
-    record::json::{self, ObjectHash},
+    record::json::{self, Alike, MemberHash, ObjectHash},
 };
-
-/// A task event, with the allocation and the task it belongs to as they were read: a status may be
-/// later than the event.
-#[derive(Debug, JsonSchema, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct TaskUpdate {
-    /// Name of the allocation: job, group and number.
-    pub name: String,
-    /// Node that the allocation is on.
-    #[serde(rename = "NodeID")]
-    pub node_id: String,
-    /// The allocation.
-    #[serde(rename = "AllocationID")]
-    pub allocation_id: String,
-    /// What the servers want of the allocation.
-    pub desired_status: String,
-    /// Why they want it.
-    pub desired_description: String,
-    /// What the node says of the allocation.
-    pub client_status: String,
-    /// More of what the node says.
-    pub client_description: String,
-    /// Job of the allocation.
-    #[serde(rename = "JobID")]
-    pub job_id: String,
-    /// Task group of the allocation.
-    pub group_name: String,
-    /// The task.
-    pub task_name: String,
-    /// Evaluation that placed the allocation.
-    #[serde(rename = "EvalID")]
-    pub eval_id: String,
-    /// State of the task: pending, running or dead.
-    pub task_state: String,
-    /// Whether the task has failed.
-    pub task_failed: bool,
-    /// When the task started, in RFC 3339; year 1 before that.
-    pub task_started_at: String,
-    /// When the task finished, in RFC 3339; year 1 before that.
-    pub task_finished_at: String,
-    /// The event as Nomad sent it.
-    pub task_event: types::TaskEvent,
-    /// Namespace of the job.
-    pub namespace: String,
-}
-
-/// Every key of a task event that the Go tool documents, with its zero value: it is there although
-/// a server leaves it out. Nomad itself never sends `DiskSize`.
-pub(super) const DOCUMENTED: [(&str, &str); 22] = [
-    ("Type", r#""""#),
-    ("Time", "0"),
-    ("FailsTask", "false"),
-    ("RestartReason", r#""""#),
-    ("SetupError", r#""""#),
-    ("DriverError", r#""""#),
-    ("DriverMessage", r#""""#),
-    ("ExitCode", "0"),
-    ("Signal", "0"),
-    ("Message", r#""""#),
-    ("KillReason", r#""""#),
-    ("KillTimeout", "0"),
-    ("KillError", r#""""#),
-    ("StartDelay", "0"),
-    ("DownloadError", r#""""#),
-    ("ValidationError", r#""""#),
-    ("DiskLimit", "0"),
-    ("DiskSize", "0"),
-    ("FailedSibling", r#""""#),
-    ("VaultError", r#""""#),
-    ("TaskSignalReason", r#""""#),
-    ("TaskSignal", r#""""#),
-];
 
 /// What a time that is not set is called, whatever the server calls it.
 const ZERO_TIME: &str = r#""0001-01-01T00:00:00Z""#;
@@ -101,6 +27,9 @@ type Raw<'a> = Option<&'a RawValue>;
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Allocation<'a> {
+    #[serde(borrow, rename = "ID")]
+    id: Cow<'a, str>,
+    modify_index: u64,
     #[serde(borrow)]
     name: Raw<'a>,
     #[serde(borrow, rename = "NodeID")]
@@ -150,35 +79,55 @@ struct Shown<'a> {
     has: u32,
 }
 
-/// The new task events that an element of the allocation list shows.
+/// What was found in a member of an event.
+#[derive(Clone, Copy)]
+struct Member<'a> {
+    name: Name<'a>,
+    hash: MemberHash,
+    /// The bit of its key.
+    has: u32,
+}
+
+/// A member that is looked into, with its value.
+#[derive(Clone, Copy)]
+enum Name<'a> {
+    Time(&'a [u8]),
+    Type(&'a [u8]),
+    Other,
+}
+
+/// The new task events that an allocation shows.
 pub(super) fn task_events(
     element: &[u8],
     seen: &Seen,
     mode: Mode,
     _: &[&str],
 ) -> Result<Found, BadElement> {
-    let envelope = Envelope::read(element)?;
-    let index = Index(envelope.modify_index);
-    let id = envelope.id;
-    let mut found = Found { object: allocation(&id), index, ..Found::default() };
-    found.reverted = mode == Mode::Usual && seen.is_set_back(found.object, index);
-    if mode != Mode::Regressed && seen.is_below_floor(index) {
+    let alloc = match Allocation::read(element) {
+        Ok(alloc) => alloc,
+        Err(why) => return unreadable(element, seen, mode, why),
+    };
+    let (id, index) = (&*alloc.id, Index(alloc.modify_index));
+    let mut found = place(id, index, seen, mode);
+    if is_old(index, seen, mode) {
         return Ok(found);
     }
     let bad = |why: String| BadElement { object: format!("allocation {id}"), why };
-    let alloc: Allocation<'_> =
-        serde_json::from_slice(element).map_err(|err| bad(err.to_string()))?;
-    let namespace: Arc<str> = envelope.namespace.as_deref().unwrap_or_default().into();
-    let shared: Arc<str> = Arc::from(&*id);
+    let namespace = alloc.namespace().map_err(|err| bad(err.to_string()))?;
+    let shared: Arc<str> = Arc::from(id);
+    let mut known = Alike::default();
     let terminal =
         ENDS.contains(&text(alloc.client_status)) || STOPS.contains(&text(alloc.desired_status));
     for (name, state) in alloc.task_states.iter().flatten() {
         let Some(state) = state else { continue };
-        let task = Task::new(&id, name);
-        let events = state.events.iter().flatten().map(|it| show(it.get()));
-        let events = events
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|why| bad(format!("an event of task `{name}` has {why}")))?;
+        let task = Task::new(id, name);
+        let texts = state.events.as_deref().unwrap_or_default();
+        let mut events = Vec::with_capacity(texts.len());
+        for text in texts {
+            let event = show(text.get(), &mut known)
+                .map_err(|why| bad(format!("an event of task `{name}` has {why}")))?;
+            events.push(event);
+        }
         let seals: Vec<Seal> = events.iter().map(|it| it.seal).collect();
         let NewEvents { from, gap, silent } = seen.events(task, index, &seals);
         if let (true, Some(last)) = (silent, seals.last()) {
@@ -192,17 +141,19 @@ pub(super) fn task_events(
             && events.len() >= EVENTS_KEPT
             && events.first().is_some_and(|it| it.kind != "Received");
         if (gap || dropped) && mode != Mode::Regressed {
-            found.gaps.push(Gap { allocation: id.to_string(), task: name.to_string() });
+            found.gaps.push(Gap { allocation: id.to_owned(), task: name.to_string() });
         }
+        let new = events.get(from..).unwrap_or_default();
         let shared_task: Arc<str> = Arc::from(&**name);
-        for event in events.get(from..).unwrap_or_default() {
+        found.changes.reserve(new.len());
+        for (event, body) in new.iter().zip(encode(&alloc, name, state, new)) {
             let Seal { time, hash, .. } = event.seal;
             found.changes.push(Change {
                 index,
                 id: shared.clone(),
                 namespace: namespace.clone(),
                 mark: Mark::Task(task, event.seal.tail(index, terminal)),
-                body: Some(encode(&alloc, &id, name, state, event)),
+                body: Some(body),
                 event: Some(Event {
                     task: shared_task.clone(),
                     kind: event.kind.as_ref().into(),
@@ -217,32 +168,69 @@ pub(super) fn task_events(
     Ok(found)
 }
 
+/// An allocation, before it is known what it shows.
+fn place(id: &str, index: Index, seen: &Seen, mode: Mode) -> Found {
+    let object = allocation(id);
+    let reverted = mode == Mode::Usual && seen.is_set_back(object, index);
+    Found { object, index, reverted, ..Found::default() }
+}
+
+fn is_old(index: Index, seen: &Seen, mode: Mode) -> bool {
+    mode != Mode::Regressed && seen.is_below_floor(index)
+}
+
+/// What is to be said of an allocation that cannot be read: nothing where it is an old one, of
+/// which the envelope is enough.
+fn unreadable(element: &[u8], seen: &Seen, mode: Mode, why: String) -> Result<Found, BadElement> {
+    let envelope = Envelope::read(element)?;
+    let index = Index(envelope.modify_index);
+    if is_old(index, seen, mode) {
+        return Ok(place(&envelope.id, index, seen, mode));
+    }
+    Err(BadElement { object: format!("allocation {}", envelope.id), why })
+}
+
+impl<'a> Allocation<'a> {
+    /// Reads an allocation; the whole text is checked to be JSON in UTF-8.
+    fn read(element: &'a [u8]) -> Result<Self, String> {
+        let text = std::str::from_utf8(element).map_err(|err| err.to_string())?;
+        let alloc: Self = serde_json::from_str(text).map_err(|err| err.to_string())?;
+        if alloc.id.is_empty() { Err("its ID is empty".to_owned()) } else { Ok(alloc) }
+    }
+
+    /// The namespace; empty where it has none.
+    fn namespace(&self) -> serde_json::Result<Arc<str>> {
+        let text: Option<Cow<'_, str>> = serde_json::from_str(or(self.namespace, "null"))?;
+        Ok(text.unwrap_or_default().into())
+    }
+}
+
 /// Looks through an event once: what identifies it, and which documented keys it has.
-fn show(text: &str) -> Result<Shown<'_>, String> {
+fn show<'a>(text: &'a str, known: &mut Alike<'a, Member<'a>>) -> Result<Shown<'a>, String> {
     if !text.starts_with('{') {
         return Err("no object".to_owned());
     }
     let (mut time, mut kind, mut has) = (Ok(0), Cow::Borrowed(""), 0);
     let mut hash = ObjectHash::default();
-    // Servers send the keys in much the same order as they are documented in.
-    let mut next = 0;
-    json::members(text.as_bytes(), |key, value| {
-        hash.add(key, value);
-        let places = (next..DOCUMENTED.len()).chain(0..next);
-        for at in places {
-            if DOCUMENTED[at].0.as_bytes() == key {
-                has |= 1 << at;
-                next = at + 1;
-                break;
-            }
-        }
-        match key {
-            b"Time" => {
+    let look = |key: &'a [u8], value: &'a [u8]| Member {
+        name: match key {
+            b"Time" => Name::Time(value),
+            b"Type" => Name::Type(value),
+            _ => Name::Other,
+        },
+        hash: MemberHash::of(key, value),
+        has: DOCUMENTED.iter().position(|it| it.0.as_bytes() == key).map_or(0, |at| 1 << at),
+    };
+    known.members(text.as_bytes(), look, |member| {
+        hash.add(member.hash);
+        has |= member.has;
+        match member.name {
+            Name::Time(value) => {
                 let text = String::from_utf8_lossy(value);
                 time = text.parse().map_err(|_| format!("a Time that is no integer: {text}"));
             }
-            b"Type" => kind = string(value),
-            _ => (),
+            Name::Type(value) => kind = string(value),
+            Name::Other => (),
         }
     });
     let seal = Seal { time: time?, kind: json::name(&kind) as u32, hash: hash.finish() };
@@ -258,16 +246,16 @@ fn string(value: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// The document, with its keys in the Go tool's order. It is put together from the texts that
-/// Nomad sent, so that every number and string stays as it was written.
+/// A document for each event of a task, with its keys in the Go tool's order. They are put
+/// together from the texts that Nomad sent, so that every number and string stays as it was
+/// written, and share one piece of memory.
 fn encode(
     alloc: &Allocation<'_>,
-    id: &str,
     task: &str,
     state: &TaskState<'_>,
-    event: &Shown<'_>,
-) -> Bytes {
-    let (id, task) = (json::quoted(id), json::quoted(task));
+    events: &[Shown<'_>],
+) -> Vec<Bytes> {
+    let (id, task) = (json::quoted(&alloc.id), json::quoted(task));
     let fields = [
         ("Name", text(alloc.name)),
         ("NodeID", text(alloc.node_id)),
@@ -285,36 +273,42 @@ fn encode(
         ("TaskStartedAt", time(state.started_at)),
         ("TaskFinishedAt", time(state.finished_at)),
     ];
-    let mut out = String::with_capacity(event.text.len() + 768);
-    for (i, (key, value)) in fields.into_iter().enumerate() {
-        out.push_str(if i == 0 { "{\"" } else { ",\"" });
-        out.push_str(key);
-        out.push_str("\":");
-        out.push_str(value);
-    }
-    out.push_str(",\"TaskEvent\":");
-    push_event(&mut out, event);
-    out.push_str(",\"Namespace\":");
-    out.push_str(text(alloc.namespace));
-    out.push('}');
-    Bytes::from(out)
+    let before = fields.map(|(key, value)| format!(r#""{key}":{value}"#)).join(",");
+    let before = format!(r#"{{{before},"TaskEvent":"#);
+    let after = format!(r#","Namespace":{}}}"#, text(alloc.namespace));
+    let filled = |it| lacking(it).map(|(key, zero)| key.len() + zero.len() + 4).sum::<usize>();
+    let size = |it: &Shown<'_>| before.len() + it.text.len() + filled(it.has) + after.len();
+    let mut out = BytesMut::with_capacity(events.iter().map(size).sum());
+    events
+        .iter()
+        .map(|event| {
+            out.extend_from_slice(before.as_bytes());
+            push_event(&mut out, event);
+            out.extend_from_slice(after.as_bytes());
+            out.split().freeze()
+        })
+        .collect()
 }
 
 /// The event as written, and the documented keys that it lacks.
-fn push_event(out: &mut String, event: &Shown<'_>) {
+fn push_event(out: &mut BytesMut, event: &Shown<'_>) {
     let open = event.text.trim_end().strip_suffix('}').unwrap_or(event.text).trim_end();
-    out.push_str(open);
+    out.extend_from_slice(open.as_bytes());
     let mut first = open.ends_with('{');
-    for (at, (key, zero)) in DOCUMENTED.iter().enumerate() {
-        if event.has & (1 << at) == 0 {
-            out.push_str(if first { "\"" } else { ",\"" });
-            out.push_str(key);
-            out.push_str("\":");
-            out.push_str(zero);
-            first = false;
+    for (key, zero) in lacking(event.has) {
+        let start = if first { "\"" } else { ",\"" };
+        for part in [start, key, "\":", zero] {
+            out.extend_from_slice(part.as_bytes());
         }
+        first = false;
     }
-    out.push('}');
+    out.extend_from_slice(b"}");
+}
+
+/// The documented keys whose bits are not set, with their zero values.
+fn lacking(has: u32) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let lacks = move |at: &usize| has & (1 << at) == 0;
+    (0..DOCUMENTED.len()).filter(lacks).map(|at| DOCUMENTED[at])
 }
 
 fn text(value: Raw<'_>) -> &str {

@@ -3,7 +3,7 @@
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
-use super::allocations::DOCUMENTED;
+use super::task_update::DOCUMENTED;
 
 /// The schema (draft 2020-12) of a stream's documents.
 pub(super) fn of<T: JsonSchema>(stream: &str, about: &str) -> Schema {

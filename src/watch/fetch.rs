@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, stream::FuturesOrdered};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     api::Nomad,
     backoff::Trouble,
-    cursor::{Index, Kind, Mark, Move},
+    cursor::{Index, Mark, Move},
     dedupe::Form,
     error::Chain,
     metrics::Metrics,
@@ -32,8 +32,12 @@ const MAX_READS: u32 = 4;
 const FLUSH: Duration = Duration::from_millis(100);
 
 /// What became of a change.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are records, which a box would slow down"
+)]
 enum Fetched {
-    Record(Box<Record>),
+    Record(Record),
     /// There is no such object. Whether it is gone, or the server that answered lags or is on its
     /// way out, the next list tells.
     Missing(BadElement),
@@ -105,18 +109,30 @@ impl<R: Resource> Watcher<R> {
                 (it, fetch::<R>(nomad, change, fresh, source, metrics).await)
             }
         };
-        let mut fetched = stream::iter(pass.take().map(fetch)).buffered(CONCURRENT_READS);
         let mut out = Out::new(reach);
+        out.batch.records.reserve(pass.changes());
         self.note_silent(std::mem::take(&mut pass.silent), &mut out);
+        let mut changes = pass.take().peekable();
+        let mut reads = FuturesOrdered::new();
         loop {
+            while reads.len() < CONCURRENT_READS
+                && let Some(change) = changes.next_if(|it| it.body.is_none())
+            {
+                reads.push_back(fetch(change));
+            }
+            if reads.is_empty() {
+                let Some(change) = changes.next() else { break };
+                let it = Fetching::of(&change);
+                self.emit(it, complete::<R>(change, &source), &mut out, batches).await?;
+                continue;
+            }
             tokio::select! {
-                next = timeout(FLUSH, fetched.next()) => match next {
+                next = timeout(FLUSH, reads.next()) => match next {
                     Ok(Some((it, fetched))) => self.emit(it, fetched, &mut out, batches).await?,
-                    Ok(None) => break,
+                    Ok(None) => (),
                     Err(_) => out.flush(batches).await?,
                 },
-                // Task events were judged when they were read, and are not judged again.
-                heard = heard(&mut self.follow.stream), if R::KIND == Kind::Objects => {
+                heard = heard(&mut self.follow.stream) => {
                     out.flush(batches).await?;
                     self.take(heard, batches).await?;
                 }
@@ -148,7 +164,10 @@ impl<R: Resource> Watcher<R> {
         for change in found.changes {
             let it = Fetching::of(&change);
             let (source, metrics) = (&self.scope.source, &self.metrics);
-            let fetched = fetch::<R>(&self.nomad, change, false, source, metrics).await;
+            let fetched = match change.body {
+                Some(_) => complete::<R>(change, source),
+                None => fetch::<R>(&self.nomad, change, false, source, metrics).await,
+            };
             self.emit(it, fetched, out, batches).await?;
         }
         Ok(())
@@ -191,7 +210,7 @@ impl<R: Resource> Watcher<R> {
                     self.note(it.mark);
                     record.below = it.index.before().min(out.reach);
                     out.bytes += record.body.len();
-                    out.batch.records.push(*record);
+                    out.batch.records.push(record);
                 }
             },
             Fetched::Missing(object) => {
@@ -218,11 +237,11 @@ impl<R: Resource> Watcher<R> {
         if known.is_some_and(|(last, _)| last > index) {
             return Standing::Overtaken;
         }
-        let name = json::name(&record.meta.id);
+        let body = (json::name(&record.meta.id), record.meta.index);
         if it.recheck {
             let published = self.bodies.get(&key);
             let same = match (Form::of(hash), published) {
-                (_, Some(published)) => *published == name,
+                (_, Some(published)) => *published == body,
                 // A list in which it was found has shown this index as well, and is compared with
                 // the next one.
                 (Form::Whole, None) => return Standing::Overtaken,
@@ -230,14 +249,18 @@ impl<R: Resource> Watcher<R> {
                     known == Form::Whole.mark(json::hash(&record.body, R::VOLATILE))
                 }),
             };
-            self.bodies.insert(key, name);
+            self.bodies.insert(key, body);
             return if same { Standing::Known } else { Standing::New };
         }
-        // A body that was read by id can be newer than the list that named it, and the next list
-        // names it again.
-        match self.bodies.insert(key, name) == Some(name) {
-            true => Standing::Known,
-            false => Standing::New,
+        // A body that was read by id can be newer than what named it: the next list names it
+        // again, and the event stream has the states before it yet to come.
+        let last = self.bodies.insert(key, body);
+        match last.filter(|last| last.1 > body.1 || *last == body) {
+            Some(last) => {
+                self.bodies.insert(key, last);
+                Standing::Known
+            }
+            None => Standing::New,
         }
     }
 
@@ -264,8 +287,16 @@ enum Standing {
     Overtaken,
 }
 
-/// Makes a record of a change, reading its body where the list did not have it, for as long as
-/// that takes.
+/// Makes a record of a change that has its body.
+fn complete<R: Resource>(mut change: Change, source: &Arc<str>) -> Fetched {
+    let (id, body) = (change.id.clone(), change.body.take().unwrap_or_default());
+    match change.into_record::<R>(body, source) {
+        Ok(record) => Fetched::Record(record),
+        Err(bad) => Fetched::Bad(BadElement { object: format!("{} {id}", R::NAME), why: bad.why }),
+    }
+}
+
+/// Makes a record of a change, reading its body, for as long as that takes.
 async fn fetch<R: Resource>(
     nomad: &Nomad,
     change: Change,
@@ -280,24 +311,12 @@ async fn fetch<R: Resource>(
     let why = loop {
         let why = match R::payload(nomad, &change, fresh).await {
             Ok(Some(body)) => {
-                // What the list had is as old as the list; a body by id may come from a server that
-                // lags behind the one that showed the change.
-                let index = || Envelope::read(&body).map(|it| Index(it.modify_index));
-                let older = match change.body {
-                    Some(_) => false,
-                    None => match index() {
-                        Ok(index) => index < change.index,
-                        Err(_) => true,
-                    },
-                };
-                if !older {
-                    let object = object();
-                    return match change.into_record::<R>(body, source) {
-                        Ok(record) => Fetched::Record(Box::new(record)),
-                        Err(bad) => Fetched::Bad(BadElement { object, why: bad.why }),
-                    };
-                }
-                match index() {
+                // It may come from a server that lags behind the one that showed the change.
+                let index = Envelope::read(&body).map(|it| Index(it.modify_index));
+                match index {
+                    Ok(index) if index >= change.index => {
+                        return complete::<R>(Change { body: Some(body), ..change }, source);
+                    }
                     Ok(index) => format!("at index {index} it is older than its change"),
                     Err(bad) => bad.why,
                 }

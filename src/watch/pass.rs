@@ -18,7 +18,7 @@ const NAMED: usize = 5;
 /// every task has one.
 const MOST_SILENT: usize = 4_096;
 
-/// Where a change stands among the others: by index, by object, and within an object as it was
+/// Where the changes of an object stand among the others: by index, by object, and as they were
 /// read.
 type Place = (Index, Arc<str>, usize);
 
@@ -26,7 +26,7 @@ type Place = (Index, Arc<str>, usize);
 #[derive(Debug)]
 pub(super) struct Pass {
     kind: Kind,
-    changes: BTreeMap<Place, Change>,
+    changes: BTreeMap<Place, Vec<Change>>,
     bytes: usize,
     limit: usize,
     read: usize,
@@ -79,19 +79,18 @@ impl Pass {
         self.silent.extend(found.silent);
         self.reverted |= found.reverted;
         self.gaps.extend(found.gaps);
-        for change in found.changes {
-            self.read += 1;
-            let place = (change.index, change.id.clone(), self.read);
-            if self.left.as_ref().is_some_and(|left| *left < place) {
-                continue;
-            }
-            self.bytes += change.size();
-            self.changes.insert(place, change);
+        let Some(first) = found.changes.first() else { return };
+        self.read += 1;
+        let place = (found.index, first.id.clone(), self.read);
+        if self.left.as_ref().is_some_and(|left| *left < place) {
+            return;
         }
+        self.bytes += size(&found.changes);
+        self.changes.insert(place, found.changes);
         if self.kind == Kind::Objects {
             while self.bytes > self.limit && self.changes.len() > 1 {
-                let Some((place, change)) = self.changes.pop_last() else { break };
-                self.bytes -= change.size();
+                let Some((place, changes)) = self.changes.pop_last() else { break };
+                self.bytes -= size(&changes);
                 self.left = Some(place);
             }
         }
@@ -145,12 +144,15 @@ impl Pass {
 
     /// The indexes of what is to be published.
     pub(super) fn indexes(&self) -> impl Iterator<Item = Index> {
-        self.changes.keys().map(|(index, ..)| *index)
+        self.changes.values().flatten().map(|it| it.index)
     }
 
     /// Judges every change again.
     pub(super) fn judge(&mut self, mut again: impl FnMut(&mut Change) -> bool) {
-        self.changes.retain(|_, change| again(change));
+        self.changes.retain(|_, changes| {
+            changes.retain_mut(&mut again);
+            !changes.is_empty()
+        });
     }
 
     /// Notes an element that cannot be read.
@@ -191,10 +193,15 @@ impl Pass {
             && (self.bytes >= self.limit || self.silent.len() >= MOST_SILENT)
     }
 
+    /// How many changes there are so far.
+    pub(super) fn changes(&self) -> usize {
+        self.changes.values().map(Vec::len).sum()
+    }
+
     /// The changes so far, in order.
     pub(super) fn take(&mut self) -> impl Iterator<Item = Change> + use<> {
         self.bytes = 0;
-        std::mem::take(&mut self.changes).into_values()
+        std::mem::take(&mut self.changes).into_values().flatten()
     }
 
     /// Whether changes were left for the next pass.
@@ -211,6 +218,10 @@ impl Pass {
             None => list,
         }
     }
+}
+
+fn size(changes: &[Change]) -> usize {
+    changes.iter().map(Change::size).sum()
 }
 
 #[cfg(test)]

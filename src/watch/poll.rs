@@ -219,6 +219,7 @@ impl<R: Resource> Watcher<R> {
              cluster. What differs from the last list is published again"
         );
         self.follow.last = None;
+        self.bodies.clear();
         let then = Move::Lower(Index(0));
         self.seen.go(&then);
         send(batches, Batch { then: Some(then), ..Batch::default() }).await?;
