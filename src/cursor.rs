@@ -7,6 +7,7 @@ use std::{
 };
 
 mod ahead;
+mod form;
 mod saved;
 mod shard;
 mod tails;
@@ -14,6 +15,7 @@ mod task;
 
 pub use ahead::Ahead;
 use ahead::Shared;
+pub use form::{Form, same};
 pub use saved::{Encoded, Loading, Resumed, Saved, Start, decode};
 pub use task::{Tail, Task, allocation};
 
@@ -113,6 +115,9 @@ pub struct Cursor {
     floor_is_known: bool,
     /// Objects at the floor and above it: what is durable of them.
     above: HashMap<u64, (Index, u64)>,
+    /// Hashes of earlier commits at the same index, of the few objects that have them: the event
+    /// stream shows them again.
+    earlier: HashMap<u64, Vec<u64>>,
     tails: Shared,
     since: Since,
     newest: Nanos,
@@ -146,6 +151,7 @@ impl Cursor {
     pub fn share(&self) -> Self {
         Self {
             above: self.above.clone(),
+            earlier: self.earlier.clone(),
             tails: self.tails.share(),
             scope: self.scope.clone(),
             ..*self
@@ -195,6 +201,13 @@ impl Cursor {
         self.above.get(&key).copied()
     }
 
+    /// Whether a state of an object, at its last index, is durable.
+    #[must_use]
+    pub fn has(&self, key: u64, hash: u64) -> bool {
+        self.above.get(&key).is_some_and(|(_, last)| same(*last, hash))
+            || self.earlier.get(&key).is_some_and(|it| it.iter().any(|it| same(*it, hash)))
+    }
+
     /// The highest index that is remembered above the floor.
     #[must_use]
     pub fn highest(&self) -> Option<Index> {
@@ -219,7 +232,13 @@ impl Cursor {
         match mark {
             Mark::Object { key, index, hash } => {
                 if index >= self.floor {
-                    self.above.insert(key, (index, hash));
+                    match self.above.insert(key, (index, hash)) {
+                        Some((last, known)) if last == index && known != hash => {
+                            self.earlier.entry(key).or_default().push(known);
+                        }
+                        Some((last, _)) if last == index => (),
+                        _ => drop(self.earlier.remove(&key)),
+                    }
                 }
             }
             Mark::Task(task, tail) => {
@@ -243,6 +262,7 @@ impl Cursor {
                     Listed::Objects(listed) => {
                         let newer = |index: Index| index > *floor;
                         self.above.retain(|key, (index, _)| newer(*index) || listed.contains(key));
+                        self.earlier.retain(|key, _| self.above.contains_key(key));
                     }
                 }
                 self.reach(*floor);
@@ -253,6 +273,7 @@ impl Cursor {
                 self.floor = *floor;
                 self.floor_is_known = false;
                 self.above.clear();
+                self.earlier.clear();
                 self.tails.lock().lower(*floor);
             }
         }
@@ -271,6 +292,7 @@ impl Cursor {
             self.floor = floor;
             self.floor_is_known = known;
             self.above.retain(|_, (index, _)| *index >= floor);
+            self.earlier.retain(|key, _| self.above.contains_key(key));
             let mut tails = self.tails.lock();
             if tails.durable.is_above_bound() {
                 tails.durable.trim(floor);

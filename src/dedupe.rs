@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, ops::RangeInclusive};
 
-use crate::cursor::{Ahead, Cursor, Index, Listed, Mark, Move, Nanos, Since, Tail, Task};
+use crate::cursor::{Ahead, Cursor, Form, Index, Listed, Mark, Move, Nanos, Since, Tail, Task};
 
 /// Nomad keeps this many events of a task and drops the oldest.
 pub const EVENTS_KEPT: usize = 10;
@@ -23,32 +23,6 @@ pub struct Seen {
     cuts: Option<RangeInclusive<Index>>,
 }
 
-/// What the hash of an object's state is of. Those of one form can be compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// The short form that a list has.
-    Short,
-    /// The whole object.
-    Whole,
-}
-
-impl Form {
-    /// A hash, with the form in it.
-    #[must_use]
-    pub fn mark(self, hash: u64) -> u64 {
-        match self {
-            Self::Short => hash & !1,
-            Self::Whole => hash | 1,
-        }
-    }
-
-    /// The form that a hash is of.
-    #[must_use]
-    pub fn of(hash: u64) -> Self {
-        if hash & 1 == 0 { Self::Short } else { Self::Whole }
-    }
-}
-
 /// Whether a state of an object is to be published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -59,8 +33,8 @@ pub enum Verdict {
         /// See [`Mark::Object`].
         hash: u64,
     },
-    /// It has the index of the last one, and what is known of that is of another form. Nomad may
-    /// have committed twice at this index, and its body tells whether this is the second.
+    /// It has the index of the last one, and was seen elsewhere. Nomad may have committed twice at
+    /// this index, and whether this is the second is to be found out.
     Recheck {
         /// See [`Mark::Object`].
         hash: u64,
@@ -137,10 +111,8 @@ impl Seen {
             Some((last, _)) if index < last => older(last),
             // Nomad may commit twice at one index, and a reader may come between the two.
             Some((last, known)) if index == last => match hash() {
-                hash if hash == known => Verdict::Old,
-                hash if Form::of(hash) == Form::of(known) => Verdict::New { hash },
-                hash if self.may_be_second(index, Form::of(hash)) => Verdict::Recheck { hash },
-                _ => Verdict::Old,
+                hash if self.cursor.has(key, hash) => Verdict::Old,
+                hash => self.at_one_index(index, known, hash),
             },
             Some(_) => Verdict::New { hash: hash() },
             None if index == floor && !self.cursor.floor_is_known() => Verdict::Old,
@@ -148,13 +120,18 @@ impl Seen {
         }
     }
 
-    /// Whether a state that cannot be compared with the one that was published of the same index
-    /// may be of a second commit. A stream that is not cut has both, and so has a list that is
-    /// past the index.
-    fn may_be_second(&self, index: Index, form: Form) -> bool {
-        match form {
-            Form::Short => self.cuts.as_ref().is_some_and(|it| it.contains(&index)),
-            Form::Whole => index == self.cursor.floor(),
+    /// What is to be done with a state that is not the one that was published of the same index.
+    /// Each source shows the commits of an index in order, but one may be ahead of the other.
+    fn at_one_index(&self, index: Index, known: u64, hash: u64) -> Verdict {
+        match (Form::of(known), Form::of(hash)) {
+            // The list may have been past the commit that the stream shows.
+            (Form::Stub | Form::Listed, Form::Event) => Verdict::Recheck { hash },
+            // A stream that was not cut has shown both.
+            (Form::Event, Form::Stub) => match &self.cuts {
+                Some(cuts) if cuts.contains(&index) => Verdict::Recheck { hash },
+                _ => Verdict::Old,
+            },
+            _ => Verdict::New { hash },
         }
     }
 
@@ -181,6 +158,12 @@ impl Seen {
     #[must_use]
     pub fn known(&self, key: u64) -> Option<(Index, u64)> {
         self.cursor.object(key)
+    }
+
+    /// Whether a state of an object, at its last index, was published.
+    #[must_use]
+    pub fn has(&self, key: u64, hash: u64) -> bool {
+        self.cursor.has(key, hash)
     }
 
     /// Which events of a task are new, where the allocation has this index.
@@ -214,6 +197,8 @@ impl Seen {
         let found = events.iter().rposition(|it| same(it) && it.hash == tail.hash);
         match found.or_else(|| events.iter().position(same)) {
             Some(at) => NewEvents { from: at + 1, ..none },
+            // Nomad committed twice at this index, and this is the state of the first.
+            None if index == tail.index && events.iter().all(|it| it.time <= tail.time) => none,
             None => NewEvents { gap: true, ..all },
         }
     }

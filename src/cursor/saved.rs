@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    Cursor, Index, Kind, Nanos, Since,
+    Cursor, Index, Kind, Mark, Nanos, Since,
     ahead::Shared,
     shard::{self, SHARD_TAILS},
     tails::{self, Tails},
@@ -192,6 +192,10 @@ impl Cursor {
 
     fn encode_head(&self, shards: u32, value: &str) -> Vec<u8> {
         let mut above: Vec<_> = self.above.iter().map(|(k, (i, h))| (i.0, *k, *h)).collect();
+        for (key, hashes) in &self.earlier {
+            let index = self.above.get(key).map_or(0, |(index, _)| index.0);
+            above.extend(hashes.iter().map(|hash| (index, *key, *hash)));
+        }
         above.sort_unstable();
         // The lowest are kept, and so those at the floor itself unless they are too many.
         let kept = above.get(MAX_ABOVE).is_none_or(|(index, ..)| *index > self.floor.0);
@@ -329,7 +333,7 @@ fn restore(head: Head, mut tails: Tails) -> Cursor {
     for (key, index, hash) in head.above {
         if let (Ok(key), Ok(hash)) = (u64::from_str_radix(&key, 16), u64::from_str_radix(&hash, 16))
         {
-            cursor.above.insert(key, (Index(index), hash));
+            cursor.apply(Mark::Object { key, index: Index(index), hash });
         }
     }
     cursor

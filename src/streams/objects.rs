@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::{BadElement, Change, Envelope, Found, Mode};
 use crate::{
-    cursor::{Index, Mark},
-    dedupe::{Form, Seen, Verdict},
+    cursor::{Form, Index, Mark},
+    dedupe::{Seen, Verdict},
     record::json,
 };
 
@@ -16,7 +16,8 @@ pub(super) fn full(
     mode: Mode,
     except: &[&str],
 ) -> Result<Found, BadElement> {
-    let mut found = object(element, seen, mode, Form::Whole, except)?;
+    let form = if mode == Mode::Event { Form::Event } else { Form::Listed };
+    let mut found = object(element, seen, mode, form, except)?;
     for change in &mut found.changes {
         change.body = Some(Bytes::copy_from_slice(element));
     }
@@ -31,9 +32,9 @@ pub(super) fn stub(
     except: &[&str],
 ) -> Result<Found, BadElement> {
     if mode != Mode::Event {
-        return object(element, seen, mode, Form::Short, except);
+        return object(element, seen, mode, Form::Stub, except);
     }
-    let mut found = object(element, seen, mode, Form::Whole, except)?;
+    let mut found = object(element, seen, mode, Form::Event, except)?;
     for change in &mut found.changes {
         // The stream has the payload of a dispatched job as it is stored, which is compressed.
         change.body = (!has_payload(element)).then(|| Bytes::copy_from_slice(element));

@@ -8,14 +8,13 @@ use tokio::{sync::mpsc, time::timeout};
 use super::{
     BATCH_BYTES, Batch, GREATEST_WAIT, LEAST_WAIT, Reading, Watcher,
     pass::Pass,
-    poll::{PassError, send},
+    poll::{self, PassError, send},
     subscription::heard,
 };
 use crate::{
     api::Nomad,
     backoff::Trouble,
-    cursor::{Index, Mark, Move},
-    dedupe::Form,
+    cursor::{Form, Index, Mark, Move},
     error::Chain,
     metrics::Metrics,
     record::{Record, json},
@@ -239,18 +238,18 @@ impl<R: Resource> Watcher<R> {
         }
         let body = (json::name(&record.meta.id), record.meta.index);
         if it.recheck {
-            let published = self.bodies.get(&key);
-            let same = match (Form::of(hash), published) {
-                (_, Some(published)) => *published == body,
-                // A list in which it was found has shown this index as well, and is compared with
-                // the next one.
-                (Form::Whole, None) => return Standing::Overtaken,
-                (Form::Short, None) => known.is_some_and(|(_, known)| {
-                    known == Form::Whole.mark(json::hash(&record.body, R::VOLATILE))
-                }),
-            };
+            let published = self.bodies.get(&key).is_some_and(|it| *it == body);
+            let as_event = Form::Event.mark(json::hash(&record.body, R::VOLATILE));
+            if published || self.seen.has(key, as_event) {
+                return Standing::Known;
+            }
+            if Form::of(hash) == Form::Event {
+                // Which of the two is later, the next list tells.
+                self.follow.list_after(poll::LEAST_INTERVAL);
+                return Standing::Overtaken;
+            }
             self.bodies.insert(key, body);
-            return if same { Standing::Known } else { Standing::New };
+            return Standing::New;
         }
         // A body that was read by id can be newer than what named it: the next list names it
         // again, and the event stream has the states before it yet to come.

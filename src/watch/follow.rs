@@ -59,6 +59,8 @@ pub(super) struct Following {
     listed: Option<Instant>,
     /// When the next list is to be read.
     due: Instant,
+    /// When one is to be read for something that the stream has shown since the last was asked for.
+    pub(super) wanted: Option<Instant>,
     /// Why the subscription has ended, where it did so during something else.
     pub(super) cut: Option<Cut>,
     /// When the next subscription is to be tried.
@@ -82,6 +84,7 @@ impl Default for Following {
             missed: Missed::default(),
             listed: None,
             due: now,
+            wanted: None,
             cut: None,
             next: now,
             trouble: Trouble::new(LEAST_WAIT, GREATEST_WAIT),
@@ -92,14 +95,15 @@ impl Default for Following {
 }
 
 impl Following {
-    /// The next list is to be read by then.
-    fn list_by(&mut self, at: Instant) {
-        self.due = self.due.min(at);
-    }
-
     /// The next list is to be read soon, but so long after the last one.
     pub(super) fn list_after(&mut self, pause: Duration) {
-        self.list_by(self.listed.map_or_else(Instant::now, |it| it + pause));
+        let at = self.listed.map_or_else(Instant::now, |it| it + pause);
+        self.wanted = Some(self.wanted.map_or(at, |it| it.min(at)));
+    }
+
+    /// When the next list is to be read.
+    fn next_list(&self) -> Instant {
+        self.wanted.map_or(self.due, |it| it.min(self.due))
     }
 }
 
@@ -300,7 +304,7 @@ impl<R: Resource> Watcher<R> {
     ) -> Result<(), Cut> {
         let mut failed = Backoff::new(LEAST_WAIT, GREATEST_WAIT);
         loop {
-            if self.follow.due <= Instant::now() {
+            if self.follow.next_list() <= Instant::now() {
                 let found = self.pass(batches).await;
                 if let Err(PassError::Closed) = found {
                     return Err(Cut::Closed);
@@ -325,7 +329,7 @@ impl<R: Resource> Watcher<R> {
                     }
                 }
             }
-            let due = self.follow.due;
+            let due = self.follow.next_list();
             tokio::select! {
                 heard = heard(&mut self.follow.stream) => {
                     self.take(heard, batches).await.map_err(|_| Cut::Closed)?;

@@ -73,6 +73,7 @@ impl<R: Resource> Watcher<R> {
 
     /// Notes where the stream was, when a list is asked for.
     pub(super) fn note_passed(&mut self) {
+        self.follow.wanted = None;
         self.follow.passed = self.follow.stream.as_ref().and_then(|it| it.last);
     }
 

@@ -181,7 +181,7 @@ fn constant(stream: &str, mut payload: Value) -> Value {
         "allocations" => members.retain(|key, _| {
             !key.starts_with("Client")
                 && !key.starts_with("Desired")
-                && !["TaskState", "TaskFailed", "TaskStartedAt", "TaskFinishedAt"]
+                && !["EvalID", "TaskState", "TaskFailed", "TaskStartedAt", "TaskFinishedAt"]
                     .contains(&key.as_str())
         }),
         _ => (),
