@@ -291,5 +291,4 @@ impl Seal {
 }
 
 #[cfg(test)]
-#[path = "dedupe_tests.rs"]
 mod tests;

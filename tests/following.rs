@@ -4,6 +4,7 @@
 mod cuts;
 mod gaps;
 mod offers;
+mod positions;
 mod recorded;
 
 use std::time::Duration;

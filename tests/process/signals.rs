@@ -25,7 +25,8 @@ async fn blocked(world: &World, program: Program) -> (Process, ChildStdout) {
         large.insert("Attributes".into(), json!({"padding": "x".repeat(4 << 10)}));
         world.nomad.upsert(Table::Nodes, large);
     }
-    let (process, mut out) = program.start_unread();
+    // Lists are published in large calls, and events as they come.
+    let (process, mut out) = program.set("NOMAD_FIREHOSE_SOURCE", "poll").start_unread();
     // One byte came, so a write is under way; a pipe holds far less than all of it.
     let read = spawn_blocking(move || out.read_exact(&mut [0]).map(|()| out));
     (process, read.await.unwrap().unwrap())
