@@ -256,8 +256,8 @@ async fn read(address: &str, split: bool) -> Result<()> {
 /// Prints what the steps of decoding take; how many bytes all records have as lines.
 fn decode_all(list: &[u8]) -> Result<u64> {
     println!("\n{:<30}{:>9}{:>9}{:>10}", "from memory, on one thread", "s", "MB/s", "x");
-    let usual = Seen::new(Cursor::new(Kind::TaskEvents));
-    let mut above = Seen::new(Cursor::new(Kind::TaskEvents));
+    let usual = Seen::new(&Cursor::new(Kind::TaskEvents));
+    let mut above = Seen::new(&Cursor::new(Kind::TaskEvents));
     above.go(&Move::Reach(Index(INDEX)));
     let mut base = None;
     let mut row = |name: &str, step: &dyn Fn(&[u8]) -> Result<u64>| -> Result<u64> {

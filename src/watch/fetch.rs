@@ -238,7 +238,7 @@ impl<R: Resource> Watcher<R> {
         }
         let body = (json::name(&record.meta.id), record.meta.index);
         if it.recheck {
-            let published = self.bodies.get(&key).is_some_and(|it| *it == body);
+            let published = self.bodies.get(&key).is_some_and(|it| it.1 > body.1 || *it == body);
             let as_event = Form::Event.mark(json::hash(&record.body, R::VOLATILE));
             if published || self.seen.has(key, as_event) {
                 return Standing::Known;

@@ -151,6 +151,7 @@ impl<R: Resource> Watcher<R> {
         if let Some(stream) = self.follow.stream.take() {
             self.note_end(&stream);
         }
+        self.follow.cut = None;
         cut
     }
 
@@ -173,8 +174,8 @@ impl<R: Resource> Watcher<R> {
             }
             Cut::Version1_0 => true,
             Cut::Mute => trouble.backoff.attempts() > PATIENCE,
-            Cut::Api(err) => err.is_no_stream(),
-            Cut::Ended | Cut::Said(_) | Cut::Broken(_) | Cut::Dead => false,
+            Cut::Refused(err) => err.is_no_stream(),
+            Cut::Unreadable(_) | Cut::Ended | Cut::Said(_) | Cut::Broken(_) | Cut::Dead => false,
         };
         self.metrics.stream_errors.one();
         self.metrics.streaming.set(0);
@@ -220,10 +221,11 @@ impl<R: Resource> Watcher<R> {
             namespace: namespace.to_string(),
             prefix: Some(poll::NO_ID.to_owned()),
         };
-        R::list(&self.nomad, &query).await?;
+        R::list(&self.nomad, &query).await.map_err(Cut::Unreadable)?;
         let namespaces = self.other_namespaces().await;
         let from = self.follow.last.unwrap_or_else(|| self.seen.floor());
-        let body = self.nomad.subscribe(topic, &namespace, from).await?;
+        let body = self.nomad.subscribe(topic, &namespace, from).await;
+        let body = body.map_err(Cut::Refused)?;
         self.follow.resumed = self.follow.last;
         let mut stream = Subscription::new(body);
         let first = stream.next().await?;
@@ -250,7 +252,7 @@ impl<R: Resource> Watcher<R> {
             Ok(_) => (),
             // The token may not ask, and its events tell.
             Err(err) if err.status().is_some() => return Ok(()),
-            Err(err) => return Err(err.into()),
+            Err(err) => return Err(Cut::Unreadable(err)),
         }
         self.follow.version_known = true;
         Ok(())
@@ -309,33 +311,25 @@ impl<R: Resource> Watcher<R> {
                 if let Err(PassError::Closed) = found {
                     return Err(Cut::Closed);
                 }
-                if let Some(cut) = self.follow.cut.take() {
-                    // What the list had is published all the same.
-                    self.reading = *found.as_ref().unwrap_or(&Reading::Probing);
-                    return Err(cut);
-                }
                 match found {
                     Ok(reading @ (Reading::Confirming | Reading::Regressed)) => {
                         self.reading = reading;
                         return Ok(());
                     }
-                    Ok(reading) => {
-                        self.noted_list(reading, &mut failed);
-                        self.check_stream()?;
-                    }
+                    Ok(reading) => self.noted_list(reading, &mut failed),
                     Err(err) => {
                         self.report_failed(&err);
                         self.follow.due = Instant::now() + failed.next_wait();
                     }
                 }
             }
+            if let Some(cut) = self.follow.cut.take() {
+                return Err(cut);
+            }
             let due = self.follow.next_list();
             tokio::select! {
                 heard = heard(&mut self.follow.stream) => {
                     self.take(heard, batches).await.map_err(|_| Cut::Closed)?;
-                    if let Some(cut) = self.follow.cut.take() {
-                        return Err(cut);
-                    }
                 }
                 () = sleep_until(due) => (),
                 () = &mut namespaces => return Err(Cut::Namespaces),
@@ -356,5 +350,6 @@ impl<R: Resource> Watcher<R> {
         };
         failed.reset();
         self.report_recovered();
+        self.check_stream();
     }
 }

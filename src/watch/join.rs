@@ -123,10 +123,8 @@ impl<R: Resource> Watcher<R> {
         }
     }
 
-    /// Whether a list has shown that the stream is not to be relied on.
-    pub(super) fn check_stream(&mut self) -> Result<(), Cut> {
-        let joined =
-            self.follow.stream.as_mut().is_some_and(|it| std::mem::replace(&mut it.joined, true));
+    /// Ends a subscription of which a list has shown that it is not to be relied on.
+    pub(super) fn check_stream(&mut self) {
         let Missed { behind, silent } = std::mem::take(&mut self.follow.missed);
         if silent > 0 {
             tracing::warn!(
@@ -137,11 +135,12 @@ impl<R: Resource> Watcher<R> {
                  of a job's version"
             );
         }
-        // Another server may do better; where the first list has shown it, this one was asked anew.
-        match joined {
-            true if silent > 0 => Err(Cut::Incomplete),
-            true if behind > 0 => Err(Cut::Behind),
-            _ => Ok(()),
+        let Some(stream) = &mut self.follow.stream else { return };
+        // Another server may do better; one that the first list finds behind was asked just now.
+        match std::mem::replace(&mut stream.joined, true) {
+            true if silent > 0 => self.end(Cut::Incomplete),
+            true if behind > 0 => self.end(Cut::Behind),
+            _ => (),
         }
     }
 }

@@ -142,9 +142,9 @@ impl Pass {
         !self.changes.is_empty() || !self.silent.is_empty()
     }
 
-    /// The indexes of what is to be published.
+    /// The indexes of what is to be published, and surely is a change.
     pub(super) fn indexes(&self) -> impl Iterator<Item = Index> {
-        self.changes.values().flatten().map(|it| it.index)
+        self.changes.values().flatten().filter(|it| !it.recheck).map(|it| it.index)
     }
 
     /// Judges every change again.

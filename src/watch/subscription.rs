@@ -50,8 +50,12 @@ pub(super) enum Cut {
     /// Nobody takes batches any more.
     #[error("nobody takes batches any more")]
     Closed,
+    /// Nomad cannot be read at all.
     #[error(transparent)]
-    Api(#[from] ApiError),
+    Unreadable(ApiError),
+    /// The stream was refused, or its server is away.
+    #[error(transparent)]
+    Refused(ApiError),
     #[error(
         "it answers with silence, as Nomad does since 1.11.2 where the token may not read all of \
          the stream, or where the stream is switched off: check the policies of the token (and \

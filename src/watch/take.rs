@@ -41,6 +41,7 @@ impl<R: Resource> Watcher<R> {
         heard: Result<Heard, Cut>,
         batches: &mpsc::Sender<Batch>,
     ) -> Result<(), PassError> {
+        self.note_lasting();
         let line = match heard {
             Ok(Heard::Heartbeat) => return Ok(()),
             Ok(Heard::Commit(line)) => line,
@@ -102,6 +103,15 @@ impl<R: Resource> Watcher<R> {
         Ok(())
     }
 
+    /// A subscription that lasts ends the trouble that was before it.
+    fn note_lasting(&mut self) {
+        if self.follow.stream.as_ref().is_some_and(|it| it.age() >= LASTING)
+            && let Some((after, attempts)) = self.follow.trouble.over()
+        {
+            tracing::info!(stream = R::NAME, ?after, attempts, "the event stream is there again");
+        }
+    }
+
     /// Where the version could not be asked for: whether an object shows that it is 1.0, and the
     /// subscription is ended for it.
     fn seems_refused(&mut self, object: &[u8]) -> bool {
@@ -121,7 +131,8 @@ impl<R: Resource> Watcher<R> {
         self.follow.list_after(EARLY_LIST);
     }
 
-    fn end(&mut self, cut: Cut) {
+    /// Ends the subscription.
+    pub(super) fn end(&mut self, cut: Cut) {
         if let Some(stream) = self.follow.stream.take() {
             self.note_end(&stream);
         }
@@ -129,9 +140,6 @@ impl<R: Resource> Watcher<R> {
     }
 
     pub(super) fn note_end(&mut self, stream: &Subscription) {
-        if stream.age() >= LASTING {
-            self.follow.trouble.over();
-        }
         if let Some(last) = stream.last {
             self.seen.cut(last);
         }
