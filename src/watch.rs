@@ -38,6 +38,7 @@ use follow::Following;
 pub use follow::Source;
 use poll::PassError;
 use subscription::Cut;
+pub use subscription::try_stream;
 
 /// Bytes of payloads in a batch; with one larger payload it may be more. The pipeline holds up to
 /// four batches: one being read, two waiting, one being published.

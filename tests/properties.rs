@@ -338,7 +338,9 @@ proptest! {
                 world.nomad.upsert_many(rows.collect::<Vec<_>>());
             })
             .await;
-            check(&world, &told, name)
+            check(&world, &told, name)?;
+            prop_assert!(told.may_repeat || unique(&world.sink.ids()), "{:?}", world.sink.ids());
+            Ok(())
         })?;
     }
 

@@ -12,7 +12,7 @@ use super::{
     Batch, GREATEST_WAIT, LEAST_WAIT, Reading, Watcher,
     join::Missed,
     poll::{self, PassError},
-    subscription::{Cut, Subscription, heard},
+    subscription::{Cut, Subscription, heard, is_1_0},
 };
 use crate::{
     api::Query,
@@ -212,7 +212,7 @@ impl<R: Resource> Watcher<R> {
         &mut self,
         batches: &mpsc::Sender<Batch>,
     ) -> Result<Pin<Box<dyn Future<Output = ()> + Send>>, Cut> {
-        let (topic, namespace) = (R::TOPIC.name(), self.scope.namespace.clone());
+        let namespace = self.scope.namespace.clone();
         self.check_version().await?;
         let query = Query {
             past: None,
@@ -224,11 +224,8 @@ impl<R: Resource> Watcher<R> {
         R::list(&self.nomad, &query).await.map_err(Cut::Unreadable)?;
         let namespaces = self.other_namespaces().await;
         let from = self.follow.last.unwrap_or_else(|| self.seen.floor());
-        let body = self.nomad.subscribe(topic, &namespace, from).await;
-        let body = body.map_err(Cut::Refused)?;
+        let (stream, first) = Subscription::open(&self.nomad, R::TOPIC, &namespace, from).await?;
         self.follow.resumed = self.follow.last;
-        let mut stream = Subscription::new(body);
-        let first = stream.next().await?;
         self.follow.stream = Some(stream);
         self.metrics.subscriptions.one();
         self.metrics.streaming.set(1);
@@ -245,14 +242,11 @@ impl<R: Resource> Watcher<R> {
         if self.follow.version_known {
             return Ok(());
         }
-        match self.nomad.version().await {
-            Ok(version) if version == "1.0" || version.starts_with("1.0.") => {
-                self.refuse_version()?;
-            }
-            Ok(_) => (),
-            // The token may not ask, and its events tell.
-            Err(err) if err.status().is_some() => return Ok(()),
-            Err(err) => return Err(Cut::Unreadable(err)),
+        match is_1_0(&self.nomad).await? {
+            Some(true) => self.refuse_version()?,
+            Some(false) => (),
+            // Its events tell.
+            None => return Ok(()),
         }
         self.follow.version_known = true;
         Ok(())

@@ -8,9 +8,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::lines::{Line, Lines};
 use crate::{
-    api::{ApiError, ByteStream},
+    api::{ApiError, ByteStream, Nomad},
     cursor::Index,
     error::BoxError,
+    streams::{Resource, Topic},
 };
 
 /// Nomad sends a line every 30 s at least. A stream that is silent for so long is dead.
@@ -83,10 +84,20 @@ pub(super) enum Cut {
 }
 
 impl Subscription {
-    pub(super) fn new(body: ByteStream) -> Self {
+    /// Subscribes to a topic, and waits for the first line.
+    pub(super) async fn open(
+        nomad: &Nomad,
+        topic: Topic,
+        namespace: &str,
+        from: Index,
+    ) -> Result<(Self, Heard), Cut> {
+        let body = nomad.subscribe(topic.name(), namespace, from).await.map_err(Cut::Refused)?;
         let since = Instant::now();
         let (lines, deadline) = (Lines::default(), since + FIRST_LINE);
-        Self { body, lines, since, deadline, joined: false, first: None, last: None }
+        let mut stream =
+            Self { body, lines, since, deadline, joined: false, first: None, last: None };
+        let first = stream.next().await?;
+        Ok((stream, first))
     }
 
     /// How long it has been.
@@ -135,6 +146,24 @@ pub(super) async fn heard(stream: &mut Option<Subscription>) -> Result<Heard, Cu
         Some(stream) => stream.next().await,
         None => std::future::pending().await,
     }
+}
+
+/// Whether it is a Nomad 1.0; `None` where the token may not ask for the version.
+pub(super) async fn is_1_0(nomad: &Nomad) -> Result<Option<bool>, Cut> {
+    match nomad.version().await {
+        Ok(version) => Ok(Some(version == "1.0" || version.starts_with("1.0."))),
+        Err(err @ ApiError::Unreachable { .. }) => Err(Cut::Unreadable(err)),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Tries whether the event stream of a resource can be had.
+pub async fn try_stream<R: Resource>(nomad: &Nomad, namespace: &str) -> Result<(), BoxError> {
+    if is_1_0(nomad).await? == Some(true) {
+        return Err(Cut::Version1_0.into());
+    }
+    Subscription::open(nomad, R::TOPIC, namespace, Index(0)).await?;
+    Ok(())
 }
 
 fn shown(text: &[u8]) -> String {

@@ -79,9 +79,27 @@ async fn a_check_says_what_works_and_changes_nothing() {
     assert_eq!(check.code, Some(0), "{}", check.log);
     let words: Vec<Vec<_>> =
         check.out.lines().map(|it| it.split_whitespace().take(2).collect()).collect();
-    assert_eq!(words, [["nomad", "ok"], ["leader", "ok"], ["sink", "ok"]]);
+    assert_eq!(words, [["nomad", "ok"], ["events", "ok"], ["leader", "ok"], ["sink", "ok"]]);
     assert!(world.consul.sessions().is_empty());
     assert!(world.consul.requests().iter().all(|it| it.method == "GET"));
+}
+
+#[tokio::test]
+async fn a_check_says_where_changes_would_come_from() {
+    let world = World::with(1).await;
+    world.nomad.disable_events();
+    let line = async |source: &str| {
+        let program = world.elected("nodes").set("NOMAD_FIREHOSE_SOURCE", source);
+        let check = program.arguments(&["--check"]).run().await;
+        check.out.lines().find(|it| it.starts_with("events")).unwrap().to_owned()
+    };
+    let auto = line("auto").await;
+    assert!(
+        auto.contains("ok") && auto.contains("from lists") && auto.contains("silence"),
+        "{auto}"
+    );
+    assert!(line("events").await.contains("FAILED"));
+    assert!(line("poll").await.contains("as configured"));
 }
 
 #[tokio::test]

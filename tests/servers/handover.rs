@@ -7,16 +7,19 @@ use tokio::time::Instant;
 
 use super::{
     World,
-    firehose::{Changes, Process, bodies, events, names, nodes, repeated, wait, when},
+    firehose::{
+        Changes, Process, bodies, events, names, nodes, published_all, repeated, wait, when,
+    },
     print,
 };
 
 const CLEAN_LIMIT: Duration = Duration::from_secs(1);
 const CRASH_LIMIT: Duration = Duration::from_secs(25);
 
-/// Waits until a copy has published the last of the changes, stops it, and tells what it wrote.
-async fn caught_up(process: Process, last: &str) -> String {
-    when("the last change is published", || process.out.names().iter().any(|it| it == last)).await;
+/// Waits until a copy has published all changes but those that others had before, stops it, and
+/// tells what it wrote.
+async fn caught_up(process: Process, expected: &[String], before: &[String]) -> String {
+    when("all changes are published", || published_all(expected, before, &process)).await;
     process.stop().await.out
 }
 
@@ -45,7 +48,7 @@ async fn a_standby_takes_over_within_a_second_of_a_clean_stop_with_nothing_lost_
         holder = next;
     }
     let expected = nodes(changes.end().await);
-    published.extend(names(&caught_up(holder, expected.last().unwrap()).await));
+    published.extend(names(&caught_up(holder, &expected, &published).await));
     assert_eq!(repeated(&expected, &published), [""; 0]);
     print(&format!("Measured: from SIGTERM to the first record of the next: {took:?}"));
     took.sort();
@@ -64,7 +67,7 @@ async fn task_events_are_neither_lost_nor_repeated_by_a_clean_stop() {
     let mut published = names(&first.stop().await.out);
     second.publishes(100).await;
     let expected = events(changes.end().await);
-    published.extend(names(&caught_up(second, expected.last().unwrap()).await));
+    published.extend(names(&caught_up(second, &expected, &published).await));
     assert_eq!(repeated(&expected, &published), [""; 0]);
 }
 
@@ -104,7 +107,7 @@ async fn a_standby_takes_over_within_25_seconds_of_a_crash_and_repeats_only_what
     for (stream, at, saved, published, second) in crashed {
         let took = second.out.began().unwrap() - at;
         let expected = if stream == "nodes" { nodes(count) } else { events(count) };
-        let after = caught_up(second, expected.last().unwrap()).await;
+        let after = caught_up(second, &expected, &published).await;
         for body in bodies(&after) {
             assert!(position(&body) > saved, "{stream}: saved at {saved}, and yet: {body}");
         }

@@ -56,6 +56,7 @@ async fn the_recordings_come_out_of_the_binaries_as_the_snapshots_have_them() {
                 Program::stream(stream)
                     .set("SINK_TYPE", "stdout")
                     .set("NOMAD_ADDR", &port.address)
+                    .set("NOMAD_FIREHOSE_SOURCE", "poll")
                     // The servers of 1.0 answer `*` with nothing for some of the lists.
                     .set("NOMAD_FIREHOSE_NAMESPACE", "default")
                     .set("NOMAD_FIREHOSE_CONSUL_PREFIX", format!("recorded/{version}"))

@@ -375,6 +375,14 @@ fn event_times(number: usize) -> [i64; 2] {
     [first, first + 1]
 }
 
+/// Whether a process has published all of these but those that others had before it. With the
+/// event stream the last change is not the last that is published.
+pub fn published_all(expected: &[String], before: &[String], process: &Process) -> bool {
+    let names = process.out.names();
+    let published: HashSet<_> = names.iter().chain(before).collect();
+    expected.iter().all(|it| published.contains(it))
+}
+
 /// What was published more than once, after making sure that nothing is missing or unheard of.
 pub fn repeated(expected: &[String], published: &[String]) -> Vec<String> {
     let known: HashSet<_> = expected.iter().collect();
