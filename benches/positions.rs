@@ -159,7 +159,8 @@ fn hold(count: u64, dir: &Path) -> Result<()> {
     for number in 0..count {
         seen.list_allocation(allocation(&uuid(number)));
     }
-    let then = Move::ReachListed(Index(FLOOR.0 + 1), seen.listed_allocations());
+    let list = Index(FLOOR.0 + 1);
+    let then = Move::ReachListed { floor: list, list, listed: seen.listed_allocations() };
     seen.go(&then);
     cursor.go(&then);
     let mark = each(since.elapsed(), count);

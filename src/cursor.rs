@@ -91,8 +91,15 @@ pub enum Move {
     /// Every change up to this index is durable.
     Reach(Index),
     /// The same, at the end of a whole list: what is remembered of others is of no more use,
-    /// unless it is above this index, and the list too old to have it.
-    ReachListed(Index, Listed),
+    /// unless it is above the list's index, and the list too old to have it.
+    ReachListed {
+        /// Every change up to this index is durable.
+        floor: Index,
+        /// The index of the list.
+        list: Index,
+        /// What it has.
+        listed: Listed,
+    },
     /// Nomad's index has gone back to this one.
     Lower(Index),
 }
@@ -256,11 +263,11 @@ impl Cursor {
     pub fn go(&mut self, to: &Move) {
         match to {
             Move::Reach(floor) => self.reach(*floor),
-            Move::ReachListed(floor, listed) => {
+            Move::ReachListed { floor, list, listed } => {
                 match listed {
-                    Listed::Tasks(generation) => self.tails.lock().sweep(*generation, *floor),
+                    Listed::Tasks(generation) => self.tails.lock().sweep(*generation, *list),
                     Listed::Objects(listed) => {
-                        let newer = |index: Index| index > *floor;
+                        let newer = |index: Index| index > *list;
                         self.above.retain(|key, (index, _)| newer(*index) || listed.contains(key));
                         self.earlier.retain(|key, _| self.above.contains_key(key));
                     }
@@ -315,6 +322,10 @@ impl Cursor {
 mod tests {
     use super::*;
 
+    fn listed(index: u64, listed: Listed) -> Move {
+        Move::ReachListed { floor: Index(index), list: Index(index), listed }
+    }
+
     fn object(key: u64, index: u64) -> Mark {
         Mark::Object { key, index: Index(index), hash: key }
     }
@@ -355,7 +366,7 @@ mod tests {
         let (_, mut reader) = cursor.ahead();
         reader.begin_list();
         reader.list(allocation("a"));
-        cursor.go(&Move::ReachListed(Index(5), reader.listed()));
+        cursor.go(&listed(5, reader.listed()));
         assert_eq!([kept, gone, newer].map(|it| cursor.tail(it).is_some()), [true, false, true]);
     }
 
@@ -365,7 +376,7 @@ mod tests {
         for (key, index) in [(1, 5), (2, 5), (3, 6)] {
             cursor.apply(object(key, index));
         }
-        cursor.go(&Move::ReachListed(Index(5), Listed::Objects(HashSet::from([1]))));
+        cursor.go(&listed(5, Listed::Objects(HashSet::from([1]))));
         assert_eq!([1, 2, 3].map(|it| cursor.object(it).is_some()), [true, false, true]);
     }
 

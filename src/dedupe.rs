@@ -71,7 +71,8 @@ impl Seen {
     #[must_use]
     pub fn new(durable: &Cursor) -> Self {
         let (cursor, tails) = durable.ahead();
-        let cuts = cursor.highest().map(|it| it..=it);
+        // Of a key whose record waited when the term before ended, a second commit may be missing.
+        let cuts = cursor.highest().map(|it| cursor.floor()..=it);
         Self { cursor, tails, listed: HashMap::new(), horizon: Index::default(), cuts }
     }
 
@@ -235,7 +236,7 @@ impl Seen {
             let known = self.listed.entry(key).or_insert(index);
             *known = index.max(*known);
         }
-        self.cuts = None;
+        self.cuts = self.cuts.take().filter(|it| *it.end() >= at);
     }
 
     /// Whether an object is remembered.
@@ -247,6 +248,7 @@ impl Seen {
     /// All objects are forgotten: Nomad was set back, and the next list has those there are.
     pub fn unlist(&mut self) {
         self.listed.clear();
+        self.cuts = None;
     }
 
     /// A list of allocations is about to be read.

@@ -102,6 +102,12 @@ impl Topic {
             Self::Carries(name) | Self::Announces(name) => name,
         }
     }
+
+    /// Whether its events have what is published.
+    #[must_use]
+    pub fn carries(self) -> bool {
+        matches!(self, Self::Carries(_))
+    }
 }
 
 /// One change, on its way to be a record.

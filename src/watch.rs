@@ -24,6 +24,7 @@ use crate::{
 
 mod fetch;
 mod follow;
+mod following;
 mod join;
 mod lines;
 mod namespaces;
@@ -34,8 +35,8 @@ pub mod split;
 mod subscription;
 mod take;
 
-use follow::Following;
-pub use follow::Source;
+use following::Following;
+pub use following::Source;
 use poll::PassError;
 use subscription::Cut;
 pub use subscription::try_stream;

@@ -3,6 +3,7 @@
 
 mod cuts;
 mod gaps;
+mod hazards;
 mod offers;
 mod positions;
 mod recorded;

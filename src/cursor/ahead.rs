@@ -198,15 +198,15 @@ impl Ahead {
     pub fn go(&mut self, to: &Move) {
         let mut known = self.0.lock();
         match to {
-            Move::ReachListed(floor, Listed::Tasks(generation)) => {
-                known.read.retain(|_, it| it.tail.index > *floor || it.listed >= *generation);
+            Move::ReachListed { list, listed: Listed::Tasks(generation), .. } => {
+                known.read.retain(|_, it| it.tail.index > *list || it.listed >= *generation);
                 // The last one forgets what those before it do.
                 if let Some(Pending::Sweep(_, before)) = known.pending.back()
-                    && before <= floor
+                    && before <= list
                 {
                     known.pending.pop_back();
                 }
-                known.pending.push_back(Pending::Sweep(*generation, *floor));
+                known.pending.push_back(Pending::Sweep(*generation, *list));
             }
             Move::Lower(floor) => {
                 for read in known.read.values_mut() {
@@ -214,7 +214,7 @@ impl Ahead {
                 }
                 known.pending.push_back(Pending::Lower(*floor));
             }
-            Move::Reach(_) | Move::ReachListed(_, Listed::Objects(_)) => (),
+            Move::Reach(_) | Move::ReachListed { listed: Listed::Objects(_), .. } => (),
         }
     }
 }

@@ -134,7 +134,7 @@ proptest! {
                         }
                     }
                     if completed {
-                        let to = Move::ReachListed(Index(index), reader.listed());
+                        let to = Move::ReachListed { floor: Index(index), list: Index(index), listed: reader.listed() };
                         reader.go(&to);
                         read.sweep(Index(index), &listed);
                         waiting.push_back((false, Waiting::Sweep(to, Index(index), listed)));

@@ -123,7 +123,7 @@ mod tests {
 
     fn listed(index: u64, keys: &[u64]) -> Option<Move> {
         let listed = Listed::Objects(keys.iter().copied().collect());
-        Some(Move::ReachListed(Index(index), listed))
+        Some(Move::ReachListed { floor: Index(index), list: Index(index), listed })
     }
 
     #[test]

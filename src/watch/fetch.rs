@@ -8,7 +8,7 @@ use tokio::{sync::mpsc, time::timeout};
 use super::{
     BATCH_BYTES, Batch, GREATEST_WAIT, LEAST_WAIT, Reading, Watcher,
     pass::Pass,
-    poll::{self, PassError, send},
+    poll::{PassError, send},
     subscription::heard,
 };
 use crate::{
@@ -29,6 +29,15 @@ const MAX_READS: u32 = 4;
 
 /// A batch waits so long for the next record, when that is slow to come.
 const FLUSH: Duration = Duration::from_millis(100);
+
+/// What an object is read by id for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    ByList,
+    AfterRegression,
+    /// Nothing else is read meanwhile, and what fails is left to the next list.
+    ByEvent,
+}
 
 /// What became of a change.
 #[expect(
@@ -97,15 +106,17 @@ impl<R: Resource> Watcher<R> {
     ) -> Result<Vec<Mark>, PassError> {
         let (gaps, before) = pass.take_gaps();
         self.report_gaps(&gaps, before);
-        // A server that has not been set back yet would show what is to be no more.
-        let fresh = self.reading == Reading::Regressed;
+        let asked = match self.reading {
+            Reading::Regressed => Asked::AfterRegression,
+            _ => Asked::ByList,
+        };
         let (nomad, source, metrics) =
             (self.nomad.clone(), self.scope.source.clone(), self.metrics.clone());
         let fetch = |change: Change| {
             let (nomad, source, metrics) = (&nomad, &source, &metrics);
             async move {
                 let it = Fetching::of(&change);
-                (it, fetch::<R>(nomad, change, fresh, source, metrics).await)
+                (it, fetch::<R>(nomad, change, asked, source, metrics).await)
             }
         };
         let mut out = Out::new(reach);
@@ -139,7 +150,9 @@ impl<R: Resource> Watcher<R> {
         }
         if !out.skipped.is_empty() {
             then = then.map(|it| match it {
-                Move::ReachListed(_, listed) => Move::ReachListed(out.reach, listed),
+                Move::ReachListed { list, listed, .. } => {
+                    Move::ReachListed { floor: out.reach, list, listed }
+                }
                 Move::Reach(_) | Move::Lower(_) => Move::Reach(out.reach),
             });
         }
@@ -165,7 +178,7 @@ impl<R: Resource> Watcher<R> {
             let (source, metrics) = (&self.scope.source, &self.metrics);
             let fetched = match change.body {
                 Some(_) => complete::<R>(change, source),
-                None => fetch::<R>(&self.nomad, change, false, source, metrics).await,
+                None => fetch::<R>(&self.nomad, change, Asked::ByEvent, source, metrics).await,
             };
             self.emit(it, fetched, out, batches).await?;
         }
@@ -237,30 +250,23 @@ impl<R: Resource> Watcher<R> {
             return Standing::Overtaken;
         }
         let body = (json::name(&record.meta.id), record.meta.index);
-        if it.recheck {
-            let published = self.bodies.get(&key).is_some_and(|it| it.1 > body.1 || *it == body);
-            let as_event = Form::Event.mark(json::hash(&record.body, R::VOLATILE));
-            if published || self.seen.has(key, as_event) {
-                return Standing::Known;
-            }
-            if Form::of(hash) == Form::Event {
-                // Which of the two is later, the next list tells.
-                self.follow.list_after(poll::LEAST_INTERVAL);
-                return Standing::Overtaken;
-            }
-            self.bodies.insert(key, body);
-            return Standing::New;
-        }
+        let whole = match Form::of(hash) {
+            Form::Stub => Form::Event.mark(json::hash(&record.body, R::VOLATILE)),
+            Form::Listed | Form::Event => hash,
+        };
         // A body that was read by id can be newer than what named it: the next list names it
         // again, and the event stream has the states before it yet to come.
-        let last = self.bodies.insert(key, body);
-        match last.filter(|last| last.1 > body.1 || *last == body) {
-            Some(last) => {
-                self.bodies.insert(key, last);
-                Standing::Known
-            }
-            None => Standing::New,
+        let last = self.bodies.get(&key);
+        if last.is_some_and(|it| it.1 > body.1 || *it == body) || self.seen.has(key, whole) {
+            return Standing::Known;
         }
+        if it.recheck && Form::of(hash) == Form::Event {
+            // Which of the two is later, the next list tells.
+            self.follow.want_list_of(index);
+            return Standing::Overtaken;
+        }
+        self.bodies.insert(key, body);
+        Standing::New
     }
 
     fn note(&mut self, mark: Mark) {
@@ -299,13 +305,15 @@ fn complete<R: Resource>(mut change: Change, source: &Arc<str>) -> Fetched {
 async fn fetch<R: Resource>(
     nomad: &Nomad,
     change: Change,
-    mut fresh: bool,
+    asked: Asked,
     source: &Arc<str>,
     metrics: &Metrics,
 ) -> Fetched {
     let mut trouble = Trouble::new(LEAST_WAIT, GREATEST_WAIT);
     let object = || format!("{} {}", R::NAME, change.id);
-    // Once a server has answered with something else than the object, only the leader is asked.
+    // A server that has not been set back yet would show what is to be no more. Once a server has
+    // answered with something else than the object, only the leader is asked.
+    let mut fresh = asked == Asked::AfterRegression;
     let mut reads = 0;
     let why = loop {
         let why = match R::payload(nomad, &change, fresh).await {
@@ -342,6 +350,9 @@ async fn fetch<R: Resource>(
                             error = reason,
                             "cannot read an object from Nomad; it is tried again"
                         );
+                    }
+                    if asked == Asked::ByEvent && trouble.backoff.attempts() >= MAX_READS {
+                        break reason;
                     }
                     trouble.backoff.wait().await;
                     continue;

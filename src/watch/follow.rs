@@ -10,13 +10,13 @@ use tokio::{
 
 use super::{
     Batch, GREATEST_WAIT, LEAST_WAIT, Reading, Watcher,
-    join::Missed,
+    following::Source,
     poll::{self, PassError},
-    subscription::{Cut, Subscription, heard, is_1_0},
+    subscription::{Cut, Fitness, OF_1_0, Subscription, fitness, heard},
 };
 use crate::{
     api::Query,
-    backoff::{Backoff, Trouble},
+    backoff::Backoff,
     cursor::{Index, Since},
     error::Chain,
     streams::{Resource, Topic},
@@ -26,86 +26,10 @@ use crate::{
 const ASK_AGAIN: Duration = Duration::from_secs(60 * 60);
 /// So many subscriptions in a row fail before lists are polled meanwhile.
 const PATIENCE: u32 = 2;
+/// So many subscriptions in a row show nothing of what lists have before the stream is given up.
+const MOST_BARREN: u32 = 3;
 /// How long namespaces are not looked at after that has failed.
 const NAMESPACES_AGAIN: Duration = Duration::from_secs(60);
-
-/// Where changes come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Source {
-    /// The event stream where the server offers it to the token, else lists.
-    #[default]
-    Auto,
-    /// The event stream; where there is none, nothing is published.
-    Events,
-    /// Lists.
-    Poll,
-}
-
-/// What is known of the event stream.
-pub(super) struct Following {
-    /// The subscription, while there is one.
-    pub(super) stream: Option<Subscription>,
-    /// The last index that this term has heard.
-    pub(super) last: Option<Index>,
-    /// What `last` was when the subscription began.
-    pub(super) resumed: Option<Index>,
-    /// What the subscription had shown when the list that is being read was asked for.
-    pub(super) passed: Option<Index>,
-    /// Changes that it has shown since the last list.
-    pub(super) shown: usize,
-    /// What only the last list has shown.
-    pub(super) missed: Missed,
-    /// When the last list was read.
-    listed: Option<Instant>,
-    /// When the next list is to be read.
-    due: Instant,
-    /// When one is to be read for something that the stream has shown since the last was asked for.
-    pub(super) wanted: Option<Instant>,
-    /// Why the subscription has ended, where it did so during something else.
-    pub(super) cut: Option<Cut>,
-    /// When the next subscription is to be tried.
-    next: Instant,
-    pub(super) trouble: Trouble,
-    /// Whether the version of Nomad is known to be right.
-    pub(super) version_known: bool,
-    /// Which source the log has named.
-    said: Option<Source>,
-}
-
-impl Default for Following {
-    fn default() -> Self {
-        let now = Instant::now();
-        Self {
-            stream: None,
-            last: None,
-            resumed: None,
-            passed: None,
-            shown: 0,
-            missed: Missed::default(),
-            listed: None,
-            due: now,
-            wanted: None,
-            cut: None,
-            next: now,
-            trouble: Trouble::new(LEAST_WAIT, GREATEST_WAIT),
-            version_known: false,
-            said: None,
-        }
-    }
-}
-
-impl Following {
-    /// The next list is to be read soon, but so long after the last one.
-    pub(super) fn list_after(&mut self, pause: Duration) {
-        let at = self.listed.map_or_else(Instant::now, |it| it + pause);
-        self.wanted = Some(self.wanted.map_or(at, |it| it.min(at)));
-    }
-
-    /// When the next list is to be read.
-    fn next_list(&self) -> Instant {
-        self.wanted.map_or(self.due, |it| it.min(self.due))
-    }
-}
 
 impl<R: Resource> Watcher<R> {
     /// Whether the event stream is to be tried now.
@@ -123,8 +47,10 @@ impl<R: Resource> Watcher<R> {
 
     /// Whether lists are polled while there is no stream.
     pub(super) fn polls_meanwhile(&self) -> bool {
+        // Who has never had a stream is not to wait for one.
+        let patience = if self.follow.said.is_some() { PATIENCE } else { 1 };
         let lasting = self.follow.said == Some(Source::Poll)
-            || self.follow.trouble.backoff.attempts() >= PATIENCE;
+            || self.follow.trouble.backoff.attempts() >= patience;
         match self.scope.changes {
             Source::Poll => true,
             Source::Auto => lasting || self.needs_list(),
@@ -132,20 +58,17 @@ impl<R: Resource> Watcher<R> {
         }
     }
 
-    /// Whether only lists can tell how to go on: at a start from now, and until a regression of
-    /// Nomad has been seen through.
+    /// Whether only lists can tell how to go on: at a start from now or from a time, of which old
+    /// states in the stream know nothing, and until a regression of Nomad has been seen through.
     fn needs_list(&self) -> bool {
-        self.seen.since() == Since::Now
+        self.seen.since() != Since::Floor
             || matches!(self.reading, Reading::Again | Reading::Confirming | Reading::Regressed)
     }
 
     /// Subscribes, reads the list, and publishes what comes until the subscription is cut.
     pub(super) async fn follow(&mut self, batches: &mpsc::Sender<Batch>) -> Cut {
         let cut = match self.subscribe(batches).await {
-            Ok(namespaces) => match self.follow_on(namespaces, batches).await {
-                Ok(()) => Cut::SetBack,
-                Err(cut) => cut,
-            },
+            Ok(namespaces) => self.follow_on(namespaces, batches).await,
             Err(cut) => cut,
         };
         if let Some(stream) = self.follow.stream.take() {
@@ -158,7 +81,6 @@ impl<R: Resource> Watcher<R> {
     /// Says why there is no subscription, and when there is to be one.
     pub(super) fn note_cut(&mut self, cut: Cut) {
         let now = Instant::now();
-        let Following { trouble, .. } = &mut self.follow;
         let reason = Chain(&cut).to_string();
         let unoffered = match &cut {
             // The next list goes on with it.
@@ -167,18 +89,17 @@ impl<R: Resource> Watcher<R> {
                 self.follow.next = now;
                 return;
             }
-            Cut::Behind | Cut::Incomplete => {
+            Cut::Behind | Cut::Incomplete if self.follow.barren < MOST_BARREN => {
                 tracing::info!(stream = R::NAME, reason, "subscribing again to the event stream");
                 self.follow.next = now + LEAST_WAIT;
                 return;
             }
-            Cut::Version1_0 => true,
-            Cut::Mute => trouble.backoff.attempts() > PATIENCE,
-            Cut::Refused(err) => err.is_no_stream(),
+            Cut::Version(_) | Cut::Behind | Cut::Incomplete => true,
+            Cut::Mute => self.is_denied_again(),
+            Cut::Refused(err) => err.is_no_stream() && self.is_denied_again(),
             Cut::Unreadable(_) | Cut::Ended | Cut::Said(_) | Cut::Broken(_) | Cut::Dead => false,
         };
         self.metrics.stream_errors.one();
-        self.metrics.streaming.set(0);
         if unoffered && self.scope.changes == Source::Auto {
             self.follow.next = now + ASK_AGAIN;
             if self.follow.said.replace(Source::Poll) != Some(Source::Poll) {
@@ -191,6 +112,7 @@ impl<R: Resource> Watcher<R> {
             }
             return;
         }
+        let trouble = &mut self.follow.trouble;
         if trouble.is_news(reason.clone()) {
             tracing::warn!(
                 stream = R::NAME,
@@ -199,10 +121,16 @@ impl<R: Resource> Watcher<R> {
                  found by the next list"
             );
         }
-        if unoffered {
+        if matches!(cut, Cut::Refused(_) | Cut::Version(_)) {
             trouble.backoff.slow_down(GREATEST_WAIT);
         }
         self.follow.next = now + trouble.backoff.next_wait();
+    }
+
+    /// A denial that stands alone may be of a token that is being changed, or of a proxy.
+    fn is_denied_again(&mut self) -> bool {
+        self.follow.denied += 1;
+        self.follow.denied > 1
     }
 
     /// Begins a subscription: the token is tried with a list that is nearly empty, since a newer
@@ -221,18 +149,24 @@ impl<R: Resource> Watcher<R> {
             namespace: namespace.to_string(),
             prefix: Some(poll::NO_ID.to_owned()),
         };
-        R::list(&self.nomad, &query).await.map_err(Cut::Unreadable)?;
+        match R::list(&self.nomad, &query).await {
+            // Before 1.2.4 some lists take `*` for a name, and deny it.
+            Err(err) if !(err.is_forbidden() && self.may_have_namespaces_apart()) => {
+                return Err(Cut::Unreadable(err));
+            }
+            Ok(_) | Err(_) => (),
+        }
         let namespaces = self.other_namespaces().await;
         let from = self.follow.last.unwrap_or_else(|| self.seen.floor());
-        let (stream, first) = Subscription::open(&self.nomad, R::TOPIC, &namespace, from).await?;
+        let metrics = self.metrics.clone();
+        let (stream, first) =
+            Subscription::open(&self.nomad, R::TOPIC, &namespace, from, metrics).await?;
         self.follow.resumed = self.follow.last;
         self.follow.stream = Some(stream);
-        self.metrics.subscriptions.one();
-        self.metrics.streaming.set(1);
         if self.follow.said.replace(Source::Events) != Some(Source::Events) {
             tracing::info!(stream = R::NAME, "changes come from Nomad's event stream");
         }
-        self.follow.due = Instant::now();
+        self.follow.began();
         self.take(Ok(first), batches).await.map_err(|_| Cut::Closed)?;
         Ok(namespaces)
     }
@@ -242,11 +176,12 @@ impl<R: Resource> Watcher<R> {
         if self.follow.version_known {
             return Ok(());
         }
-        match is_1_0(&self.nomad).await? {
-            Some(true) => self.refuse_version()?,
-            Some(false) => (),
+        match fitness(&self.nomad, R::TOPIC, &self.scope.namespace).await? {
+            Fitness::Fit => (),
+            Fitness::Unfit(Cut::Version(OF_1_0)) => self.refuse_version()?,
+            Fitness::Unfit(cut) => return Err(cut),
             // Its events tell.
-            None => return Ok(()),
+            Fitness::Unknown => return Ok(()),
         }
         self.follow.version_known = true;
         Ok(())
@@ -255,7 +190,7 @@ impl<R: Resource> Watcher<R> {
     /// Nomad 1.0 is followed only where that is demanded.
     pub(super) fn refuse_version(&mut self) -> Result<(), Cut> {
         if self.scope.changes == Source::Auto {
-            return Err(Cut::Version1_0);
+            return Err(Cut::Version(OF_1_0));
         }
         tracing::warn!(
             stream = R::NAME,
@@ -291,57 +226,54 @@ impl<R: Resource> Watcher<R> {
         })
     }
 
-    /// Reads lists when they are due, and the stream all the time. `Ok` where only lists can tell
-    /// how to go on.
+    /// Reads lists when they are due, and the stream all the time.
     async fn follow_on(
         &mut self,
         mut namespaces: Pin<Box<dyn Future<Output = ()> + Send>>,
         batches: &mpsc::Sender<Batch>,
-    ) -> Result<(), Cut> {
+    ) -> Cut {
         let mut failed = Backoff::new(LEAST_WAIT, GREATEST_WAIT);
         loop {
             if self.follow.next_list() <= Instant::now() {
-                let found = self.pass(batches).await;
-                if let Err(PassError::Closed) = found {
-                    return Err(Cut::Closed);
-                }
-                match found {
+                match self.pass(batches).await {
                     Ok(reading @ (Reading::Confirming | Reading::Regressed)) => {
                         self.reading = reading;
-                        return Ok(());
+                        return Cut::SetBack;
                     }
                     Ok(reading) => self.noted_list(reading, &mut failed),
+                    Err(PassError::Closed) => return Cut::Closed,
                     Err(err) => {
                         self.report_failed(&err);
-                        self.follow.due = Instant::now() + failed.next_wait();
+                        self.follow.failed(failed.next_wait());
                     }
                 }
             }
             if let Some(cut) = self.follow.cut.take() {
-                return Err(cut);
+                return cut;
             }
             let due = self.follow.next_list();
+            let has_room = self.follow.has_room();
             tokio::select! {
-                heard = heard(&mut self.follow.stream) => {
-                    self.take(heard, batches).await.map_err(|_| Cut::Closed)?;
+                heard = heard(&mut self.follow.stream), if has_room => {
+                    if self.take(heard, batches).await.is_err() {
+                        return Cut::Closed;
+                    }
                 }
                 () = sleep_until(due) => (),
-                () = &mut namespaces => return Err(Cut::Namespaces),
+                () = &mut namespaces => return Cut::Namespaces,
             }
         }
     }
 
     /// A list was read whole: when is the next one due?
     fn noted_list(&mut self, reading: Reading, failed: &mut Backoff) {
-        let now = Instant::now();
         self.reading = reading;
-        self.follow.listed = Some(now);
-        self.follow.shown = 0;
-        self.follow.due = match reading {
-            Reading::Again => now,
-            Reading::Doubting => now + poll::SHORTEST_WAIT.min(self.scope.resync),
-            _ => now + self.scope.resync,
+        let next = match reading {
+            Reading::Again => Duration::ZERO,
+            Reading::Doubting => poll::SHORTEST_WAIT.min(self.scope.resync),
+            _ => self.scope.resync,
         };
+        self.follow.listed(self.index, next);
         failed.reset();
         self.report_recovered();
         self.check_stream();

@@ -9,8 +9,8 @@ use tokio::{
 };
 
 use super::{
-    Batch, Watcher,
-    follow::Following,
+    Batch, Reading, Watcher,
+    following::Following,
     pass::Pass,
     poll::PassError,
     subscription::{Cut, Heard, heard},
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     cursor::{Index, Mark},
     dedupe::Verdict,
-    streams::{Mode, Resource, Topic},
+    streams::{Mode, Resource},
 };
 
 /// What only a list shows is held until the stream has passed the list, has shown nothing for so
@@ -44,9 +44,19 @@ impl<R: Resource> Watcher<R> {
         first: bool,
         batches: &mpsc::Sender<Batch>,
     ) -> Result<(), PassError> {
-        if pass.has_news() && !first && matches!(R::TOPIC, Topic::Carries(_)) {
+        let counts = !first && R::TOPIC.carries();
+        if pass.has_news() && counts {
             self.await_stream(list, batches).await?;
         }
+        self.judge_again(pass);
+        if counts {
+            self.count_missed(pass.indexes());
+        }
+        Ok(())
+    }
+
+    /// Keeps what is still new of what a pass has gathered while events came.
+    pub(super) fn judge_again(&mut self, pass: &mut Pass) {
         let seen = &self.seen;
         pass.judge(|change| {
             let Mark::Object { key, index, hash } = change.mark else { return true };
@@ -55,10 +65,6 @@ impl<R: Resource> Watcher<R> {
             matches!(verdict, Verdict::New { .. } | Verdict::Recheck { .. })
         });
         self.judge_held(pass);
-        if !first && matches!(R::TOPIC, Topic::Carries(_)) {
-            self.count_missed(pass.indexes());
-        }
-        Ok(())
     }
 
     /// Finds what is new in the elements that were held.
@@ -73,7 +79,6 @@ impl<R: Resource> Watcher<R> {
 
     /// Notes where the stream was, when a list is asked for.
     pub(super) fn note_passed(&mut self) {
-        self.follow.wanted = None;
         self.follow.passed = self.follow.stream.as_ref().and_then(|it| it.last);
     }
 
@@ -123,8 +128,12 @@ impl<R: Resource> Watcher<R> {
         }
     }
 
-    /// Ends a subscription of which a list has shown that it is not to be relied on.
+    /// Ends a subscription of which a list has shown that it is not to be relied on. A list that
+    /// was larger than one pass has not been joined yet.
     pub(super) fn check_stream(&mut self) {
+        if self.reading == Reading::Again {
+            return;
+        }
         let Missed { behind, silent } = std::mem::take(&mut self.follow.missed);
         if silent > 0 {
             tracing::warn!(
@@ -136,6 +145,11 @@ impl<R: Resource> Watcher<R> {
             );
         }
         let Some(stream) = &mut self.follow.stream else { return };
+        if stream.first.is_some() {
+            self.follow.barren = 0;
+        } else if stream.joined && behind > 0 {
+            self.follow.barren += 1;
+        }
         // Another server may do better; one that the first list finds behind was asked just now.
         match std::mem::replace(&mut stream.joined, true) {
             true if silent > 0 => self.end(Cut::Incomplete),

@@ -22,6 +22,11 @@ impl<R: Resource> Watcher<R> {
             && !self.wildcard_works
     }
 
+    /// Whether namespaces are read one by one, or may have to be.
+    pub(super) fn may_have_namespaces_apart(&self) -> bool {
+        self.lists == Lists::EachNamespace || self.may_hide_namespaces()
+    }
+
     /// Whether `*` hides objects, as it does before Nomad 1.2.4.
     pub(super) async fn find_namespaces(&mut self) -> Result<(), PassError> {
         let namespaces = match self.nomad.namespaces().await {

@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
+use super::PASS_BYTES;
 use crate::{
     cursor::{Index, Kind, Mark},
     streams::{BadElement, Change, Found, Gap},
@@ -115,7 +116,7 @@ impl Pass {
 
     /// Whether no more can be held.
     pub(super) fn holds_much(&self) -> bool {
-        self.held_bytes > self.limit
+        self.held_bytes > PASS_BYTES
     }
 
     /// What was held, the lowest indexes first. Nothing more is held.

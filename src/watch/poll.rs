@@ -68,6 +68,7 @@ impl<R: Resource> Watcher<R> {
         self.seen.begin_allocations();
         let mut list: Option<Index> = None;
         let mut known_leader = true;
+        self.follow.asked();
         let following = self.follow.stream.is_some();
         let first = self.seen.floor() == Index(0)
             && self.follow.stream.as_ref().is_some_and(|it| !it.joined);
@@ -105,6 +106,9 @@ impl<R: Resource> Watcher<R> {
             known_leader &= page.known_leader;
             if let Err(err) = self.read(page, &mut pass, batches).await {
                 // What was read whole is published all the same; the floor stays where it is.
+                if following {
+                    self.judge_again(&mut pass);
+                }
                 self.publish(&mut pass, Index(0), None, batches).await?;
                 return Err(err);
             }
@@ -237,6 +241,7 @@ impl<R: Resource> Watcher<R> {
             Reading::Regressed => Mode::Regressed,
             _ => Mode::Usual,
         };
+        self.seen.read_at(page.index);
         let mut splitter = Splitter::default();
         let mut body = page.body;
         let mut count = 0;
@@ -248,7 +253,6 @@ impl<R: Resource> Watcher<R> {
             let chunk = self.meanwhile(timeout(BODY_IDLE, body.next()), batches).await?;
             let Some(chunk) = chunk.map_err(|_| PassError::Stalled)? else { break };
             let chunk = chunk.map_err(|err| self.nomad.body_failed(R::NAME, err))?;
-            self.seen.read_at(page.index);
             let mut rest = &chunk[..];
             while let Some(element) = splitter.next_element(&mut rest)? {
                 count += 1;
@@ -309,7 +313,7 @@ impl<R: Resource> Watcher<R> {
                 Kind::TaskEvents => self.seen.listed_allocations(),
                 Kind::Objects => Listed::Objects(listed.keys().map(|it| *it as u64).collect()),
             };
-            Some(Move::ReachListed(reach, listed))
+            Some(Move::ReachListed { floor: reach, list, listed })
         } else {
             Some(Move::Reach(reach))
         };

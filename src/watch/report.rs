@@ -11,6 +11,7 @@ const NAMED_GAPS: usize = 5;
 /// So many troubles are remembered as said; any more are only counted.
 const REMEMBERED: usize = 1_000;
 const EMPTY: &str = "empty list";
+const EVENT: &str = "event";
 
 impl<R: Resource> Watcher<R> {
     /// Reports elements of a list that cannot be read; whether there are any.
@@ -34,6 +35,19 @@ impl<R: Resource> Watcher<R> {
                 "an object cannot be read from Nomad; it is tried again with every list, the \
                  others go on, and the checkpoint does not pass it. Look at it with Nomad's own \
                  tools, and at what is between this process and Nomad"
+            );
+        }
+    }
+
+    /// Reports an event that cannot be read, the first of a term.
+    pub(super) fn report_bad_event(&mut self, why: String) {
+        self.metrics.bad_elements.one();
+        if self.is_first(EVENT.to_owned()) {
+            tracing::warn!(
+                stream = R::NAME,
+                error = why,
+                "an event of the stream cannot be read; what it is about is published from a list. \
+                 Others are only counted"
             );
         }
     }

