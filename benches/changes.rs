@@ -104,7 +104,7 @@ fn main() -> Result<()> {
     println!(
         "## One change\n\n\
          Allocations have {TASKS} tasks with {EVENTS} events; of {} allocations only {} do, the \
-         others have one event of each task, so that a list of them is no ten times as long. \
+         others have one event of each task, so that a list of them is not ten times as long. \
          A change is one more task event, {} a second, each alone. \
          The time is from the write in the stand-in, with all that the stand-in does, to the line \
          on standard output. A resync is one list beside the stream, by default every 5 minutes.\n",
