@@ -246,12 +246,11 @@ mod tests {
         stream.next().await.unwrap();
         send.unbounded_send(Ok(Bytes::from_static(b"{\"Index\":5}"))).unwrap();
         tokio::time::sleep(2 * DEAD_AFTER).await;
-        tokio::spawn(async move {
+        let later = async {
             tokio::time::sleep(Duration::from_millis(1)).await;
             send.unbounded_send(Ok(Bytes::from_static(b"\n"))).unwrap();
-            std::future::pending::<()>().await;
-        });
-        let heard = stream.next().await;
+        };
+        let (heard, ()) = tokio::join!(stream.next(), later);
         assert!(matches!(heard, Ok(Heard::Commit(_))), "{heard:?}");
     }
 

@@ -174,7 +174,8 @@ impl State {
         }
         fields.insert("CreateIndex".to_owned(), created);
         fields.insert("ModifyIndex".to_owned(), index.into());
-        let body = Bytes::from(Value::Object(fields.clone()).to_string());
+        // Values of JSON can always be encoded.
+        let body = Bytes::from(serde_json::to_vec(&fields).unwrap_or_default());
         rows.recorded.remove(&key);
         let object = Arc::new(Object { fields, body, modify_index: index });
         let previous = rows.objects.insert(key, object.clone());

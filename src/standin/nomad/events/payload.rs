@@ -1,6 +1,8 @@
 //! Objects as events show them: in the old version by another encoder than that of the HTTP API, allocations in their
 //! full form.
 
+use std::{collections::BTreeMap, sync::LazyLock};
+
 use axum::body::Bytes;
 use serde_json::{Map, Value, json};
 
@@ -30,6 +32,9 @@ pub(super) fn object(
     if version == Version::V2_0 && table != Table::Allocations && form != Form::Repeated {
         return object.body.clone();
     }
+    if (version, table) == (Version::V2_0, Table::Allocations) {
+        return allocation(&object.fields);
+    }
     let mut fields = object.fields.clone();
     if form == Form::Repeated {
         fields.insert("LastAllocUpdateIndex".to_owned(), index.into());
@@ -38,13 +43,9 @@ pub(super) fn object(
         fields.retain(|name, _| !LISTED_ONLY.contains(&name.as_str()));
         let created = fields.get("CreateIndex").cloned().unwrap_or_default();
         fields.entry("AllocModifyIndex").or_insert(created);
-        add(&mut fields, full_allocation());
+        add(&mut fields, (*FULL_ALLOCATION).clone());
     }
     match (version, table) {
-        (Version::V2_0, Table::Allocations) => {
-            fields.insert("SigningKeyID".to_owned(), SIGNING_KEY.into());
-            fields.retain(|_, value| !is_empty(value));
-        }
         (Version::V1_0, Table::Allocations) => add(&mut fields, old_allocation()),
         (Version::V1_0, Table::Evaluations) => add(&mut fields, old_evaluation()),
         _ => {}
@@ -57,6 +58,23 @@ pub(super) fn object(
             escape(&value.to_string()).into()
         }
     }
+}
+
+/// An allocation as the newer version shows it, without a copy of it: there can be thousands in a second.
+fn allocation(fields: &Map<String, Value>) -> Bytes {
+    let own = fields.iter().filter(|(name, _)| !LISTED_ONLY.contains(&name.as_str()));
+    let mut shown: BTreeMap<&str, &Value> = own.map(|(name, value)| (&**name, value)).collect();
+    if let Some(created) = fields.get("CreateIndex") {
+        shown.entry("AllocModifyIndex").or_insert(created);
+    }
+    for (name, value) in FULL_ALLOCATION.as_object().into_iter().flatten() {
+        shown.entry(name).or_insert(value);
+    }
+    let key = Value::from(SIGNING_KEY);
+    shown.insert("SigningKeyID", &key);
+    shown.retain(|_, value| !is_empty(value));
+    // Values of JSON can always be encoded.
+    serde_json::to_vec(&shown).unwrap_or_default().into()
 }
 
 /// Whether the newer version leaves a member out.
@@ -82,7 +100,7 @@ fn add(fields: &mut Map<String, Value>, more: Value) {
 }
 
 /// What the list does not show of an allocation.
-fn full_allocation() -> Value {
+static FULL_ALLOCATION: LazyLock<Value> = LazyLock::new(|| {
     let resources = json!({
         "CPU": 20,
         "Devices": null,
@@ -112,7 +130,7 @@ fn full_allocation() -> Value {
         "SharedResources": resources,
         "TaskResources": { "t": resources },
     })
-}
+});
 
 /// The members of an allocation that the old version shows though they are empty.
 fn old_allocation() -> Value {
