@@ -55,9 +55,8 @@ async fn task_events_later_than_the_go_tools_time_come_from_the_stream_too() {
 #[tokio::test(start_paused = true)]
 async fn a_crash_repeats_what_was_not_saved_and_loses_nothing() {
     let world = world();
-    let running = world.start::<Evaluations>();
-    subscribed(&world, 1, &running).await;
     changed(&world, "a", "0");
+    let running = world.start::<Evaluations>();
     world.published(1).await;
     pass(30).await;
     changed(&world, "a", "1");

@@ -68,7 +68,9 @@ fn allocation(fields: &Map<String, Value>) -> Bytes {
         shown.entry("AllocModifyIndex").or_insert(created);
     }
     for (name, value) in FULL_ALLOCATION.as_object().into_iter().flatten() {
-        shown.entry(name).or_insert(value);
+        if shown.get(&**name).is_none_or(|it| it.is_null()) {
+            shown.insert(name, value);
+        }
     }
     let key = Value::from(SIGNING_KEY);
     shown.insert("SigningKeyID", &key);
