@@ -127,7 +127,7 @@ pub struct Change {
     pub event: Option<Event>,
     /// When it happened, where Nomad says so.
     pub time: Option<Nanos>,
-    /// Whether it may be no change at all, which only its body tells: see [`Verdict::Recheck`].
+    /// Whether it may be no change at all, which only its body tells: see [`crate::dedupe::Verdict::Recheck`].
     pub recheck: bool,
 }
 
