@@ -27,7 +27,7 @@ use flags::{Flags, Invocation};
 /// `EX_USAGE` and `EX_CONFIG` of sysexits.h.
 const EX_USAGE: u8 = 64;
 const EX_CONFIG: u8 = 78;
-/// Threads: one for reading and publishing, one that keeps the lock meanwhile.
+/// Threads beside the first, which reads and publishes: they keep the lock and the connections.
 const WORKERS: usize = 2;
 /// On top of the grace period, for the last checkpoint and the lock.
 const LAST_STEPS: Duration = Duration::from_millis(500);
