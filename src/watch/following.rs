@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{
     EARLY_LIST, EARLY_RESYNC, GREATEST_WAIT, LEAST_WAIT,
     join::Missed,
+    poll::LEAST_INTERVAL,
     subscription::{Cut, Subscription},
 };
 use crate::{
@@ -19,6 +20,9 @@ const VISIBLE: Duration = Duration::from_millis(50);
 /// While lists fail, so many changes are taken from the stream: only lists let go of what is
 /// remembered of them.
 const MOST_SHOWN: usize = 100_000;
+
+/// So many lists in a row may be older than the event that asked for them.
+const MOST_SHORT: u32 = 10;
 
 /// Where changes come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,8 +58,9 @@ pub(super) struct Following {
     not_before: Option<Instant>,
     /// When one is to be read for something that the stream has shown since the last was asked for.
     wanted: Option<Instant>,
-    /// How far the next list is to be.
+    /// How far the next list is to be, and how often one was not.
     wanted_index: Index,
+    short: u32,
     /// Why the subscription has ended, where it did so during something else.
     pub(super) cut: Option<Cut>,
     /// When the next subscription is to be tried.
@@ -87,6 +92,7 @@ impl Default for Following {
             not_before: None,
             wanted: None,
             wanted_index: Index::default(),
+            short: 0,
             cut: None,
             next: now,
             trouble: Trouble::new(LEAST_WAIT, GREATEST_WAIT),
@@ -109,7 +115,7 @@ impl Following {
     /// A list that is at least as far as this index is to be read soon.
     pub(super) fn want_list_of(&mut self, index: Index) {
         self.wanted_index = self.wanted_index.max(index);
-        self.list_after(super::poll::LEAST_INTERVAL);
+        self.list_after(LEAST_INTERVAL);
     }
 
     /// The stream has shown so many changes.
@@ -127,7 +133,7 @@ impl Following {
         self.not_before.map_or(at, |it| it.max(at))
     }
 
-    /// A list is asked for, at the latest for this subscription.
+    /// A list is asked for.
     pub(super) fn asked(&mut self) {
         self.wanted = None;
     }
@@ -138,6 +144,8 @@ impl Following {
         self.due = Instant::now();
         self.not_before = None;
         self.missed = Missed::default();
+        // Nomad may have been set back since.
+        (self.wanted_index, self.short) = (Index::default(), 0);
     }
 
     /// A list of this index was read whole; the next one is due after so long.
@@ -147,10 +155,11 @@ impl Following {
         (self.shown, self.above) = (0, 0);
         self.due = now + next;
         self.not_before = None;
-        if index < self.wanted_index {
-            self.list_after(super::poll::LEAST_INTERVAL);
+        if index < self.wanted_index && self.short < MOST_SHORT {
+            self.short += 1;
+            self.list_after(LEAST_INTERVAL);
         } else {
-            self.wanted_index = Index::default();
+            (self.wanted_index, self.short) = (Index::default(), 0);
         }
     }
 
