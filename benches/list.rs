@@ -41,6 +41,9 @@ use tower::ServiceExt;
 
 #[path = "list/allocations.rs"]
 mod allocations;
+#[allow(dead_code, reason = "other benchmarks need the rest")]
+#[path = "common/proc.rs"]
+mod proc;
 
 const ALLOCATIONS: usize = 10_000;
 const TASKS: usize = 2;
@@ -320,16 +323,10 @@ fn cpu(pid: &str) -> Result<Duration> {
 
 /// How many bytes a process has written.
 fn written(pid: &str) -> Result<u64> {
-    number(&format!("/proc/{pid}/io"), "wchar:")
+    proc::number(&format!("/proc/{pid}/io"), "wchar:")
 }
 
 /// The most memory that a process has had resident.
 fn peak_kib(pid: &str) -> Result<u64> {
-    number(&format!("/proc/{pid}/status"), "VmHWM:")
-}
-
-fn number(path: &str, name: &str) -> Result<u64> {
-    let text = fs::read_to_string(path)?;
-    let line = text.lines().find_map(|it| it.strip_prefix(name)).ok_or("no such line")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
+    proc::number(&format!("/proc/{pid}/status"), "VmHWM:")
 }

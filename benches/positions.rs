@@ -27,6 +27,10 @@ use nomad_firehose::{
     standin::{consul, nomad, serve},
 };
 
+#[allow(dead_code, reason = "other benchmarks need the rest")]
+#[path = "common/proc.rs"]
+mod proc;
+
 /// How many tails are held. The targets are for the second.
 const COUNTS: [u64; 3] = [10_000, 200_000, 1_000_000];
 const TARGET_COUNT: u64 = COUNTS[1];
@@ -304,7 +308,5 @@ fn element(number: u64) -> String {
 
 /// A line of `/proc/<pid>/status`.
 fn kib(name: &str, pid: &str) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|it| it.strip_prefix(name)).ok_or("no such line")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
+    proc::number(&format!("/proc/{pid}/status"), name)
 }

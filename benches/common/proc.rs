@@ -32,7 +32,7 @@ impl Cpu {
 
 /// A line of `/proc/<pid>/status` that is in KiB, in MiB.
 pub(crate) fn mib(pid: u32, name: &str) -> Result<f64> {
-    let kib = field(&fs::read_to_string(format!("/proc/{pid}/status"))?, name)?;
+    let kib = number(&format!("/proc/{pid}/status"), name)?;
     Ok(kib as f64 / 1024.0)
 }
 
@@ -51,6 +51,11 @@ pub(crate) fn wake_ups(pid: u32) -> Result<HashMap<u32, u64>> {
 /// How often threads have woken up in between; of those that have ended meanwhile it is not known.
 pub(crate) fn between(before: &HashMap<u32, u64>, after: &HashMap<u32, u64>) -> u64 {
     after.iter().map(|(id, count)| count - before.get(id).unwrap_or(&0).min(count)).sum()
+}
+
+/// The number in a line of a file, such as `/proc/<pid>/status`.
+pub(crate) fn number(path: &str, name: &str) -> Result<u64> {
+    field(&fs::read_to_string(path)?, name)
 }
 
 fn field(status: &str, name: &str) -> Result<u64> {

@@ -3,7 +3,7 @@
 //! Tails are spread by a hash of the allocation over chunks, small sorted arrays whose number is a
 //! power of two. A shard, as it is saved, is every chunk whose number ends in the same bits.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Range};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -128,19 +128,23 @@ impl Tails {
 
     /// The tails of an allocation's tasks.
     pub(super) fn of(&self, allocation: [u64; 2]) -> &[Entry] {
-        let chunk = &self.chunks[self.chunk(allocation)];
-        let from = chunk.partition_point(|it| it.task.allocation < allocation);
-        let count = chunk[from..].iter().take_while(|it| it.task.allocation == allocation).count();
-        &chunk[from..from + count]
+        let (chunk, tails) = self.place(allocation);
+        &self.chunks[chunk][tails]
     }
 
     /// The same, to note that they were listed; nothing of that is saved.
     pub(super) fn of_mut(&mut self, allocation: [u64; 2]) -> &mut [Entry] {
-        let chunk = self.chunk(allocation);
-        let chunk = &mut self.chunks[chunk];
+        let (chunk, tails) = self.place(allocation);
+        &mut self.chunks[chunk][tails]
+    }
+
+    /// The chunk of an allocation, and where its tails are there.
+    fn place(&self, allocation: [u64; 2]) -> (usize, Range<usize>) {
+        let number = self.chunk(allocation);
+        let chunk = &self.chunks[number];
         let from = chunk.partition_point(|it| it.task.allocation < allocation);
         let count = chunk[from..].iter().take_while(|it| it.task.allocation == allocation).count();
-        &mut chunk[from..from + count]
+        (number, from..from + count)
     }
 
     /// Sets the tail of a task. Without a generation it keeps the one that it has.

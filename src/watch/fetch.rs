@@ -83,7 +83,7 @@ impl Out {
     }
 
     /// Hands over what there is.
-    async fn flush(&mut self, batches: &mpsc::Sender<Batch>) -> Result<(), PassError> {
+    pub(super) async fn flush(&mut self, batches: &mpsc::Sender<Batch>) -> Result<(), PassError> {
         self.bytes = 0;
         let batch = std::mem::take(&mut self.batch);
         if batch.records.is_empty() && batch.silent.is_empty() && batch.then.is_none() {
@@ -185,15 +185,6 @@ impl<R: Resource> Watcher<R> {
         Ok(())
     }
 
-    /// Hands over what events have shown.
-    pub(super) async fn send_rest(
-        &mut self,
-        mut out: Out,
-        batches: &mpsc::Sender<Batch>,
-    ) -> Result<(), PassError> {
-        out.flush(batches).await
-    }
-
     fn note_silent(&mut self, silent: Vec<Mark>, out: &mut Out) {
         silent.iter().for_each(|it| self.seen.note(*it));
         out.batch.silent.extend(silent);
@@ -250,14 +241,14 @@ impl<R: Resource> Watcher<R> {
             return Standing::Overtaken;
         }
         let body = (json::name(&record.meta.id), record.meta.index);
-        let whole = match Form::of(hash) {
+        let whole = || match Form::of(hash) {
             Form::Stub => Form::Event.mark(json::hash(&record.body, R::VOLATILE)),
             Form::Listed | Form::Event => hash,
         };
         // A body that was read by id can be newer than what named it: the next list names it
         // again, and the event stream has the states before it yet to come.
         let last = self.bodies.get(&key);
-        if last.is_some_and(|it| it.1 > body.1 || *it == body) || self.seen.has(key, whole) {
+        if last.is_some_and(|it| it.1 > body.1 || *it == body) || self.seen.has(key, whole()) {
             return Standing::Known;
         }
         if it.recheck && Form::of(hash) == Form::Event {

@@ -15,7 +15,6 @@ use super::{
     subscription::{Cut, Fitness, OF_1_0, Subscription, fitness, heard},
 };
 use crate::{
-    api::Query,
     backoff::Backoff,
     cursor::{Index, Since},
     error::Chain,
@@ -71,9 +70,7 @@ impl<R: Resource> Watcher<R> {
             Ok(namespaces) => self.follow_on(namespaces, batches).await,
             Err(cut) => cut,
         };
-        if let Some(stream) = self.follow.stream.take() {
-            self.note_end(&stream);
-        }
+        self.leave();
         self.follow.cut = None;
         cut
     }
@@ -142,14 +139,7 @@ impl<R: Resource> Watcher<R> {
     ) -> Result<Pin<Box<dyn Future<Output = ()> + Send>>, Cut> {
         let namespace = self.scope.namespace.clone();
         self.check_version().await?;
-        let query = Query {
-            past: None,
-            wait: Duration::ZERO,
-            stale: true,
-            namespace: namespace.to_string(),
-            prefix: Some(poll::NO_ID.to_owned()),
-        };
-        match R::list(&self.nomad, &query).await {
+        match R::list(&self.nomad, &poll::probe(namespace.to_string())).await {
             // Before 1.2.4 some lists take `*` for a name, and deny it.
             Err(err) if !(err.is_forbidden() && self.may_have_namespaces_apart()) => {
                 return Err(Cut::Unreadable(err));

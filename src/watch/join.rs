@@ -25,6 +25,7 @@ use crate::{
 /// long, or so much time has gone by.
 const QUIET: Duration = Duration::from_millis(500);
 const HOLD: Duration = Duration::from_secs(5);
+
 /// Changes that a list has shown and the stream has not.
 #[derive(Debug, Default)]
 pub(super) struct Missed {

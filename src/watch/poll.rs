@@ -30,7 +30,7 @@ const PROBING_WAIT: Duration = Duration::from_secs(10);
 /// A body that stops arriving for so long is given up.
 pub(super) const BODY_IDLE: Duration = Duration::from_secs(60);
 /// An id that hardly any object begins with: such a list is empty, but has the table's index.
-pub(super) const NO_ID: &str = "ffffffff";
+const NO_ID: &str = "ffffffff";
 
 /// A list could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -141,9 +141,7 @@ impl<R: Resource> Watcher<R> {
             && matches!(self.reading, Reading::Waiting | Reading::Doubting)
             && since.elapsed() < query.wait
         {
-            let (namespace, prefix) = (self.probed.clone(), Some(NO_ID.to_owned()));
-            let probe = Query { past: None, namespace, prefix, ..query.clone() };
-            match R::list(&self.nomad, &probe).await {
+            match R::list(&self.nomad, &probe(self.probed.clone())).await {
                 Ok(page) if page.index == self.index => (),
                 // It may be another namespace that can be read now.
                 Err(err) if !err.is_forbidden() => return Err(err.into()),
@@ -346,6 +344,13 @@ impl<R: Resource> Watcher<R> {
             _ => Reading::Waiting,
         })
     }
+}
+
+/// A query for a list that is nearly empty, at once and from any server: whether it can be read, and
+/// the index of its table.
+pub(super) fn probe(namespace: String) -> Query {
+    let (wait, prefix) = (Duration::ZERO, Some(NO_ID.to_owned()));
+    Query { past: None, wait, stale: true, namespace, prefix }
 }
 
 /// Task events are published as they are read; objects are sorted first.

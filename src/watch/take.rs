@@ -9,7 +9,7 @@ use super::{
     fetch::Out,
     lines::{Commit, is_of_1_0},
     poll::PassError,
-    subscription::{Cut, Heard, Subscription, heard},
+    subscription::{Cut, Heard, heard},
 };
 use crate::{
     cursor::Index,
@@ -91,7 +91,7 @@ impl<R: Resource> Watcher<R> {
             // Whether it is gone, or where it can be read, the list tells.
             self.follow.list_after(EARLY_LIST);
         }
-        self.send_rest(out, batches).await?;
+        out.flush(batches).await?;
         let index = commit.index();
         self.follow.last = self.follow.last.max(Some(index));
         if let Some(stream) = &mut self.follow.stream {
@@ -129,16 +129,15 @@ impl<R: Resource> Watcher<R> {
         self.follow.list_after(EARLY_LIST);
     }
 
-    /// Ends the subscription.
+    /// Ends the subscription, and notes why for whoever follows it.
     pub(super) fn end(&mut self, cut: Cut) {
-        if let Some(stream) = self.follow.stream.take() {
-            self.note_end(&stream);
-        }
+        self.leave();
         self.follow.cut = Some(cut);
     }
 
-    pub(super) fn note_end(&mut self, stream: &Subscription) {
-        if let Some(last) = stream.last {
+    /// Leaves the subscription, where there is one.
+    pub(super) fn leave(&mut self) {
+        if let Some(last) = self.follow.stream.take().and_then(|it| it.last) {
             self.seen.cut(last);
         }
     }

@@ -10,6 +10,7 @@ use nomad_firehose::{
     cursor::Cursor,
     dedupe::Seen,
     record::Record,
+    standin::nomad::Table,
     streams::{Change, Mode, Resource, Work, with_stream},
     watch::split::{Element, Splitter},
 };
@@ -57,6 +58,18 @@ impl Recording {
             "node" => "nodes",
             "job" => "jobs",
             table => table,
+        }
+    }
+
+    /// The table of the stand-in that it is of.
+    pub fn standin_table(&self) -> Table {
+        match self.table() {
+            "allocations" => Table::Allocations,
+            "nodes" => Table::Nodes,
+            "evaluations" => Table::Evaluations,
+            "jobs" => Table::Jobs,
+            "deployments" => Table::Deployments,
+            other => panic!("no table {other}"),
         }
     }
 

@@ -27,16 +27,6 @@ fn stream(version: &str) -> Bytes {
     text.into()
 }
 
-fn table(list: &Recording) -> Table {
-    match list.table() {
-        "allocations" => Table::Allocations,
-        "nodes" => Table::Nodes,
-        "evaluations" => Table::Evaluations,
-        "jobs" => Table::Jobs,
-        _ => Table::Deployments,
-    }
-}
-
 /// A server that has recorded this stream, and those objects that were recorded in full.
 fn server(version: &'static str, behaves: Version) -> World {
     let world = World { changes: Source::Events, ..World::new(behaves) };
@@ -44,7 +34,12 @@ fn server(version: &'static str, behaves: Version) -> World {
         let object: Value = serde_json::from_slice(&it.body).unwrap();
         let text = |key| object[key].as_str().unwrap_or_default().to_owned();
         let namespace = if it.table() == "nodes" { String::new() } else { text("Namespace") };
-        world.nomad.serve_object(table(it), &namespace, &text("ID"), it.body.clone().into());
+        world.nomad.serve_object(
+            it.standin_table(),
+            &namespace,
+            &text("ID"),
+            it.body.clone().into(),
+        );
     }
     world.nomad.serve_stream(stream(version));
     world
@@ -112,7 +107,7 @@ impl Work for Replay {
                     element["ModifyIndex"].as_u64().unwrap()
                 };
                 let newest = list.elements().iter().map(index).max().unwrap();
-                world.nomad.serve_recorded(table(list), list.body.clone().into(), newest);
+                world.nomad.serve_recorded(list.standin_table(), list.body.clone().into(), newest);
             }
             let running = world.start::<R>();
             subscribed(&world, 1, &running).await;

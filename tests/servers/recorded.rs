@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use nomad_firehose::{
-    standin::nomad::{Nomad, Table, Version},
+    standin::nomad::{Nomad, Version},
     streams,
 };
 
@@ -22,17 +22,6 @@ fn fullest(stream: &str, version: &str) -> &'static Recording {
     all.max_by_key(|it| it.body.len()).unwrap()
 }
 
-fn table(list: &Recording) -> Table {
-    match list.table() {
-        "allocations" => Table::Allocations,
-        "nodes" => Table::Nodes,
-        "evaluations" => Table::Evaluations,
-        "jobs" => Table::Jobs,
-        "deployments" => Table::Deployments,
-        other => panic!("no table {other}"),
-    }
-}
-
 #[tokio::test]
 async fn the_recordings_come_out_of_the_binaries_as_the_snapshots_have_them() {
     let consul = Agent::start().await;
@@ -42,13 +31,13 @@ async fn the_recordings_come_out_of_the_binaries_as_the_snapshots_have_them() {
             let emitted = emit(stream, list);
             assert!(emitted.unread.is_empty() && !emitted.records.is_empty(), "{list}");
             let nomad = Nomad::new(as_version);
-            nomad.serve_recorded(table(list), Bytes::from(list.body.clone()), INDEX);
+            nomad.serve_recorded(list.standin_table(), Bytes::from(list.body.clone()), INDEX);
             for record in &emitted.records {
                 let id = record.meta.subject.split('/').next().unwrap();
                 let id = if *stream == "jobs" { &record.meta.subject } else { id };
                 if matches!(*stream, "jobs" | "nodes") {
                     let namespace = &record.meta.namespace;
-                    nomad.serve_object(table(list), namespace, id, record.body.clone());
+                    nomad.serve_object(list.standin_table(), namespace, id, record.body.clone());
                 }
             }
             let port = Served::new(nomad.router()).await;
