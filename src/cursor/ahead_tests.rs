@@ -160,7 +160,8 @@ proptest! {
                     let bar = waiting.iter().position(|(_, it)| matches!(it, Waiting::Lower(_)));
                     let free = bar.unwrap_or(waiting.len());
                     let at = if free == 0 { continue } else { usize::from(at) % free };
-                    let Waiting::Mark(task, tail) = waiting[at].1.clone() else { continue };
+                    // What is durable already does not become so again.
+                    let (false, Waiting::Mark(task, tail)) = waiting[at].clone() else { continue };
                     let of = |it: &Waiting| match it {
                         Waiting::Mark(it, _) => it.allocation == task.allocation,
                         Waiting::Sweep(..) | Waiting::Lower(_) => false,
