@@ -193,11 +193,12 @@ impl Nomad {
         });
     }
 
-    /// Publishes the batches of this index once more, if they are still in the buffer.
+    /// Publishes the last batch of this index once more, if it is still in the buffer. Earlier ones of the index are not: no
+    /// server shows commits in another order than they were made.
     pub fn repeat_event(&self, index: u64) {
         self.0.events.change(|broker| {
-            let again = broker.buffer.batches().filter(|batch| batch.index == index).cloned();
-            let again: Vec<_> = again.collect();
+            let again =
+                broker.buffer.batches().filter(|batch| batch.index == index).last().cloned();
             again.into_iter().for_each(|batch| broker.publish(batch));
         });
     }
