@@ -14,6 +14,7 @@ use crate::{
     cursor::{self, Cursor, Encoded, Loading, Saved},
     env::{Env, Noted},
     error::Chain,
+    failpoint::{self, Point},
     shutdown::Shutdown,
 };
 
@@ -119,7 +120,8 @@ impl Consul {
         let mut past = None;
         let mut said = false;
         loop {
-            let key = self.consul.read(&self.keys.lock, past).await.map_err(failed)?;
+            let read = self.consul.read(&self.keys.lock, past);
+            let key = failpoint::around(Point::ReadLock, read).await.map_err(failed)?;
             match key.lock() {
                 Lock::Foreign { flags } => {
                     return Err(LeaderError::unavailable(
@@ -144,7 +146,8 @@ impl Consul {
                     past = (index > 0).then_some((index, LOCK_WAIT));
                 }
                 Lock::Free => {
-                    let won = self.consul.acquire(&self.keys.lock, lease.session()).await;
+                    let won = self.consul.acquire(&self.keys.lock, lease.session());
+                    let won = failpoint::around(Point::AcquireLock, won).await;
                     if won.map_err(failed)? {
                         return Ok(());
                     }
@@ -164,6 +167,7 @@ impl Leader for Consul {
             match self.compete(stop).await {
                 Ok(None) => return Ok(None),
                 Ok(Some(lease)) => {
+                    failpoint::reach(Point::Elected).await;
                     trouble.over();
                     let monitor = lease.watch_lock(&self.consul, &self.keys.lock);
                     let leader = self.clone();
@@ -226,15 +230,16 @@ impl ConsulTerm {
         *self.cursor_index.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = index;
     }
 
-    async fn read(&self, key: &str) -> Result<Option<api::Entry>, LeaderError> {
-        let read = self.leader.consul.read(key, None).await;
+    async fn read(&self, point: Point, key: &str) -> Result<Option<api::Entry>, LeaderError> {
+        let read = failpoint::around(point, self.leader.consul.read(key, None)).await;
         let doing = format!("read the checkpoint {key}");
         Ok(read.map_err(|err| LeaderError::unavailable(doing, err))?.entry)
     }
 
-    async fn write(&self, writes: Vec<Write<'_>>) -> Result<u64, TxnRefused> {
+    async fn write(&self, point: Point, writes: Vec<Write<'_>>) -> Result<u64, TxnRefused> {
         let Consul { consul, keys, .. } = &self.leader;
-        consul.write_fenced(&keys.lock, self.lease.session(), writes).await
+        let written = consul.write_fenced(&keys.lock, self.lease.session(), writes);
+        failpoint::around(point, written).await
     }
 
     fn refused(&self, err: TxnRefused) -> LeaderError {
@@ -254,13 +259,14 @@ impl ConsulTerm {
 impl Term for ConsulTerm {
     async fn load(&self) -> Result<Saved, LeaderError> {
         let keys = &self.leader.keys;
-        let head = self.read(&keys.cursor).await?;
+        let head = self.read(Point::LoadHead, &keys.cursor).await?;
         self.set_cursor_index(head.as_ref().map_or(0, |it| it.modify_index));
-        let value = self.read(&keys.value).await?.map(|it| it.value);
+        let value = self.read(Point::LoadValue, &keys.value).await?.map(|it| it.value);
         let head = head.map(|it| it.value);
         let mut loading = Loading::new(head.as_deref());
         for number in 0..loading.shards() {
-            let shard = self.read(&format!("{}.{number}", keys.cursor)).await?;
+            let key = format!("{}.{number}", keys.cursor);
+            let shard = self.read(Point::LoadShard, &key).await?;
             loading.add(number, shard.as_ref().map(|it| &it.value[..]));
         }
         let (saved, damaged) = loading.finish(value.as_deref());
@@ -282,14 +288,15 @@ impl Term for ConsulTerm {
             let bytes = cursor.shard(number);
             let key = format!("{}.{number}", keys.cursor);
             let write = Write { key: &key, value: &bytes, cas: None };
-            self.write(vec![write]).await.map_err(|err| self.refused(err))?;
+            let written = self.write(Point::SaveShard, vec![write]).await;
+            written.map_err(|err| self.refused(err))?;
         }
         let mut conflicts = 0;
         loop {
             let value = Write { key: &keys.value, value: value.as_bytes(), cas: None };
             let cas = Some(self.cursor_index());
             let head = Write { key: &keys.cursor, value: &head, cas };
-            match self.write(vec![value, head]).await {
+            match self.write(Point::SaveHead, vec![value, head]).await {
                 Ok(index) => {
                     self.set_cursor_index(index);
                     cursor.saved();
@@ -300,7 +307,7 @@ impl Term for ConsulTerm {
                 Err(TxnRefused::Conflict(what)) if conflicts < MAX_CONFLICTS => {
                     conflicts += 1;
                     tracing::debug!(what, "the checkpoint was written since it was read");
-                    let entry = self.read(&keys.cursor).await?;
+                    let entry = self.read(Point::RereadHead, &keys.cursor).await?;
                     self.set_cursor_index(entry.map_or(0, |it| it.modify_index));
                 }
                 Err(err) => return Err(self.refused(err)),
@@ -321,7 +328,8 @@ impl Term for ConsulTerm {
         // It would take our own release for a loss.
         drop(monitor);
         let release = async {
-            if let Err(err) = leader.consul.release(&leader.keys.lock, lease.session()).await {
+            let released = leader.consul.release(&leader.keys.lock, lease.session());
+            if let Err(err) = failpoint::around(Point::ReleaseLock, released).await {
                 tracing::warn!(
                     error = %Chain(&err),
                     "the lock could not be released; it is free once the session has expired"
