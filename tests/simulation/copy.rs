@@ -90,14 +90,12 @@ impl Facts {
         };
         let head = format!("/v1/kv/nomad-firehose/{}.cursor", R::LOCK);
         match when {
-            When::Before => {
-                if let Some(session) = session("acquire") {
-                    let mut claim = self.claim.lock().unwrap();
-                    (claim.0, claim.1) = (Some(session.to_owned()), Some(Instant::now()));
-                }
-                if session("release").is_some() && self.stops_well() {
-                    receiver.ledger.lock().unwrap().released::<R>(self);
-                }
+            When::Before if session("release").is_some() && self.stops_well() => {
+                receiver.ledger.lock().unwrap().released::<R>(self);
+            }
+            When::Answered if session("acquire").is_some() => {
+                let mut claim = self.claim.lock().unwrap();
+                (claim.0, claim.1) = (session("acquire").map(str::to_owned), Some(Instant::now()));
             }
             When::Done if path == "/v1/txn" => {
                 receiver.ledger.lock().unwrap().written::<R>();
@@ -112,7 +110,7 @@ impl Facts {
                 let mut claim = self.claim.lock().unwrap();
                 claim.2 = claim.2.max(Some(it.sent));
             }
-            When::Done | When::Answered => (),
+            When::Before | When::Done | When::Answered => (),
         }
     }
 }

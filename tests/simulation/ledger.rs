@@ -53,6 +53,9 @@ pub struct Ledger {
     /// Numbers that the receiver has for good, or refused, and said so.
     settled: BTreeSet<i64>,
     floor: u64,
+    /// What was changed until a floor was first saved: at a first start, what Nomad has dropped by
+    /// then is history, and no gap.
+    history: i64,
     covered: BTreeMap<u8, i64>,
     /// When the lock was last taken from its holder by force.
     forced: Option<Instant>,
@@ -75,6 +78,7 @@ impl Ledger {
             refused: BTreeSet::new(),
             settled: BTreeSet::new(),
             floor: 0,
+            history: 0,
             covered: BTreeMap::new(),
             forced: None,
             undone: None,
@@ -269,6 +273,9 @@ impl Ledger {
         if cursor.floor().0 < self.floor && !self.damaged {
             self.wrong(format!("the floor moves back from {} to {}", self.floor, cursor.floor()));
         }
+        if self.floor == 0 {
+            self.history = self.last;
+        }
         self.floor = cursor.floor().0;
         for (object, states) in self.told.clone() {
             let covered = R::covered(&cursor, object, &states);
@@ -332,7 +339,8 @@ impl Ledger {
             if saved.get(&object).is_none_or(|it| *it < last) {
                 self.wrong(format!("of object {object} {last} is never saved: {saved:?}"));
             }
-            let lost = states.iter().any(|it| !self.has_arrived(it.number));
+            let lost = |it: &State| it.number > self.history && !self.has_arrived(it.number);
+            let lost = states.iter().any(lost);
             with_gaps += u64::from(lost && R::KIND == Kind::TaskEvents);
         }
         if gaps < with_gaps {

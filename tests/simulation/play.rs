@@ -19,8 +19,9 @@ use crate::support::{StreamFault, Version, World, disturb, fail};
 /// After the last fault everything is published within this time: a list is read every five
 /// minutes at least, and whatever failed is tried again within one.
 const SETTLED: Duration = Duration::from_secs(1_200);
-/// Sessions of the dead are gone after this, and what is to be saved is.
-const QUIET: Duration = Duration::from_secs(35);
+/// Sessions of the dead are gone after this, those included that were created late; and what is to
+/// be saved is.
+const QUIET: Duration = Duration::from_secs(70);
 
 /// A simulation of one stream.
 pub struct Simulation<R> {
@@ -238,11 +239,14 @@ impl<R: Subject> Simulation<R> {
         }
         self.replace_the_dead().await;
         let since = Instant::now();
-        while !self.missing().is_empty() && since.elapsed() < SETTLED {
+        let mut settled = since;
+        while settled.elapsed() < QUIET && since.elapsed() < SETTLED {
             sleep(Duration::from_secs(1)).await;
             self.mend_the_lock();
+            if !self.missing().is_empty() {
+                settled = Instant::now();
+            }
         }
-        sleep(QUIET).await;
         for copy in std::mem::take(&mut self.copies) {
             if copy.is_over() {
                 return Err(format!("copy {} has ended by itself", copy.facts.copy));
