@@ -64,8 +64,8 @@ points! {
     SaveShard,
     /// Save: write the head and the value.
     SaveHead,
-    /// Save: read the head that somebody else wrote.
-    RereadHead,
+    /// Save: read a part that somebody else wrote.
+    Reread,
     /// Resign: release the lock.
     ReleaseLock,
     /// Resign: end the session.

@@ -244,7 +244,7 @@ impl World {
 
     /// A leader that competes for the lock of the stream.
     pub fn leader<R: Resource>(&self) -> Box<dyn Leader> {
-        lock::<R>(self.consul.router())
+        lock_with::<R>(self.consul.router(), client())
     }
 
     /// Starts a copy of the firehose.
@@ -324,8 +324,8 @@ impl Running {
 }
 
 /// A leader that competes for the lock of the stream, in the Consul that answers there.
-pub fn lock<R: Resource>(consul: Router) -> Box<dyn Leader> {
-    let consul = api::Consul::stand_in(consul, client());
+pub fn lock_with<R: Resource>(consul: Router, client: reqwest::Client) -> Box<dyn Leader> {
+    let consul = api::Consul::stand_in(consul, client);
     let (ttl, lock_delay) = (Duration::from_secs(10), Duration::from_secs(1));
     leader::consul(consul, "nomad-firehose", R::LOCK, ttl, lock_delay)
 }

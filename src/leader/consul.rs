@@ -2,7 +2,11 @@
 //! exclude one another. The lock key is only ever written by acquire and release: a plain write
 //! would reset the flags that the Go client looks for.
 
-use std::{sync::Mutex, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use tokio::time::{sleep, timeout};
@@ -175,7 +179,7 @@ impl Leader for Consul {
                         leader,
                         lease,
                         monitor,
-                        cursor_index: Mutex::new(0),
+                        indexes: Mutex::default(),
                     })));
                 }
                 Err(err) => {
@@ -217,23 +221,51 @@ struct ConsulTerm {
     leader: Consul,
     lease: Lease,
     monitor: lease::Task,
-    /// The index that the cursor was written at last; 0 while there is none.
-    cursor_index: Mutex<u64>,
+    /// The index at which each key of the checkpoint was written last; none where there is no key.
+    indexes: Mutex<HashMap<String, u64>>,
 }
 
 impl ConsulTerm {
-    fn cursor_index(&self) -> u64 {
-        *self.cursor_index.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn set_cursor_index(&self, index: u64) {
-        *self.cursor_index.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = index;
+    fn indexes(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+        self.indexes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn read(&self, point: Point, key: &str) -> Result<Option<api::Entry>, LeaderError> {
         let read = failpoint::around(point, self.leader.consul.read(key, None)).await;
         let doing = format!("read the checkpoint {key}");
-        Ok(read.map_err(|err| LeaderError::unavailable(doing, err))?.entry)
+        let entry = read.map_err(|err| LeaderError::unavailable(doing, err))?.entry;
+        let index = entry.as_ref().map_or(0, |it| it.modify_index);
+        self.indexes().insert(key.to_owned(), index);
+        Ok(entry)
+    }
+
+    /// Writes a part of the checkpoint, and what belongs to it, over what was read or written
+    /// here. So a write that seemed to have failed, and arrives late, changes nothing any more.
+    async fn replace(
+        &self,
+        point: Point,
+        (key, value): (&str, &[u8]),
+        beside: Option<Write<'_>>,
+    ) -> Result<(), LeaderError> {
+        let mut conflicts = 0;
+        loop {
+            let cas = Some(self.indexes().get(key).copied().unwrap_or_default());
+            let writes = beside.into_iter().chain([Write { key, value, cas }]).collect();
+            match self.write(point, writes).await {
+                Ok(index) => {
+                    self.indexes().insert(key.to_owned(), index);
+                    return Ok(());
+                }
+                // Either an answer of ours was lost, or somebody wrote the key by hand. The lock
+                // is ours in both cases, or the transaction would not have got so far.
+                Err(TxnRefused::Conflict(what)) if conflicts < MAX_CONFLICTS => {
+                    conflicts += 1;
+                    tracing::debug!(what, "the checkpoint was written since it was read");
+                    self.read(Point::Reread, key).await?;
+                }
+                Err(err) => return Err(self.refused(err)),
+            }
+        }
     }
 
     async fn write(&self, point: Point, writes: Vec<Write<'_>>) -> Result<u64, TxnRefused> {
@@ -260,7 +292,6 @@ impl Term for ConsulTerm {
     async fn load(&self) -> Result<Saved, LeaderError> {
         let keys = &self.leader.keys;
         let head = self.read(Point::LoadHead, &keys.cursor).await?;
-        self.set_cursor_index(head.as_ref().map_or(0, |it| it.modify_index));
         let value = self.read(Point::LoadValue, &keys.value).await?.map(|it| it.value);
         let head = head.map(|it| it.value);
         let mut loading = Loading::new(head.as_deref());
@@ -285,34 +316,13 @@ impl Term for ConsulTerm {
         let keys = &self.leader.keys;
         let Encoded { shards, head, value } = cursor.encode(cursor::now());
         for number in shards {
-            let bytes = cursor.shard(number);
-            let key = format!("{}.{number}", keys.cursor);
-            let write = Write { key: &key, value: &bytes, cas: None };
-            let written = self.write(Point::SaveShard, vec![write]).await;
-            written.map_err(|err| self.refused(err))?;
+            let (key, bytes) = (format!("{}.{number}", keys.cursor), cursor.shard(number));
+            self.replace(Point::SaveShard, (&key, &bytes), None).await?;
         }
-        let mut conflicts = 0;
-        loop {
-            let value = Write { key: &keys.value, value: value.as_bytes(), cas: None };
-            let cas = Some(self.cursor_index());
-            let head = Write { key: &keys.cursor, value: &head, cas };
-            match self.write(Point::SaveHead, vec![value, head]).await {
-                Ok(index) => {
-                    self.set_cursor_index(index);
-                    cursor.saved();
-                    return Ok(());
-                }
-                // Either an answer of ours was lost, or somebody wrote the key by hand. The lock
-                // is ours in both cases, or the transaction would not have got so far.
-                Err(TxnRefused::Conflict(what)) if conflicts < MAX_CONFLICTS => {
-                    conflicts += 1;
-                    tracing::debug!(what, "the checkpoint was written since it was read");
-                    let entry = self.read(Point::RereadHead, &keys.cursor).await?;
-                    self.set_cursor_index(entry.map_or(0, |it| it.modify_index));
-                }
-                Err(err) => return Err(self.refused(err)),
-            }
-        }
+        let value = Write { key: &keys.value, value: value.as_bytes(), cas: None };
+        self.replace(Point::SaveHead, (&keys.cursor, &head), Some(value)).await?;
+        cursor.saved();
+        Ok(())
     }
 
     async fn over(&self) {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     marker::PhantomData,
     sync::{
-        Arc, Mutex, OnceLock, Weak,
+        Arc, LazyLock, Mutex, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -29,10 +29,13 @@ use super::{
     sink::{Door, Receiver},
     subject::Subject,
 };
-use crate::support::{GRACE, World, client, lock};
+use crate::support::{GRACE, World, client, lock_with};
 
 /// A process that is asked to stop leaves within this time on top of the grace period.
 const LAST_STEPS: Duration = Duration::from_millis(500);
+
+/// Making one takes longer than many requests, and nothing here is sent by it.
+static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(client);
 
 /// What is known of a copy from outside.
 pub struct Facts {
@@ -153,8 +156,13 @@ impl Copy {
         let door =
             Door::<R> { receiver: receiver.clone(), facts: facts.clone(), stream: PhantomData };
         let delivery = Delivery::from_env(env, Ok(Box::new(door)), &metrics).unwrap();
-        let to_nomad = api::Nomad::stand_in(nomad.router(), client());
-        let config = world.config(to_nomad, lock::<R>(consul.router()), delivery, &metrics);
+        let to_nomad = api::Nomad::stand_in(nomad.router(), CLIENT.clone());
+        let config = world.config(
+            to_nomad,
+            lock_with::<R>(consul.router(), CLIENT.clone()),
+            delivery,
+            &metrics,
+        );
         let (trigger, stop) = shutdown::channel();
         let work = async move { lead::<R>(&config, &stop).await.map_err(|err| err.to_string()) };
         let task = tokio::spawn(failpoint::run(process, work));
