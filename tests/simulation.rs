@@ -4,6 +4,7 @@
 //! at every write of a checkpoint.
 
 mod copy;
+mod found;
 mod history;
 mod ledger;
 mod link;

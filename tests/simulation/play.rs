@@ -30,6 +30,8 @@ pub struct Simulation<R> {
     pub env: Env,
     /// What any copy is to meet.
     pub plan: Option<Arc<Plan>>,
+    /// How long it goes on once everything is published.
+    pub quiet: Duration,
     /// Whether what it is to meet is the loss of an answer of the receiver.
     pub lossy: bool,
     copies: Vec<Copy>,
@@ -55,6 +57,7 @@ impl<R: Subject> Simulation<R> {
             world,
             env: Env::from([]),
             plan: None,
+            quiet: QUIET,
             lossy: false,
             copies: Vec::new(),
             started: 0,
@@ -240,7 +243,7 @@ impl<R: Subject> Simulation<R> {
         self.replace_the_dead().await;
         let since = Instant::now();
         let mut settled = since;
-        while settled.elapsed() < QUIET && since.elapsed() < SETTLED {
+        while settled.elapsed() < self.quiet && since.elapsed() < SETTLED {
             sleep(Duration::from_secs(1)).await;
             self.mend_the_lock();
             if !self.missing().is_empty() {

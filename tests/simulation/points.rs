@@ -21,24 +21,26 @@ use crate::support::paused;
 
 /// A fate is met at the first time, and at a later one.
 const TIMES: [usize; 2] = [0, 2];
+/// Sessions of the dead are gone after this.
+const QUIET: Duration = Duration::from_secs(25);
 
 /// A history without a crash that passes every point.
 fn tour(sets_back: bool) -> History {
     let change = |objects: &[u8]| Step::Change(objects.to_vec(), false);
-    let mut steps = vec![change(&[0, 1, 2, 3]), Step::Snapshot, Step::Wait(15_000)];
+    let mut steps = vec![change(&[0, 1, 2, 3]), Step::Snapshot, Step::Wait(12_000)];
     for fault in [Fault::LoseFirst, Fault::RefuseFirst, Fault::Away] {
-        steps.extend([Step::Sink(fault), change(&[0, 1]), Step::Wait(5_000)]);
+        steps.extend([Step::Sink(fault), change(&[0, 1]), Step::Wait(3_000)]);
     }
     // A save whose answer is lost is a conflict for the next one.
     for copy in 0..2 {
         steps.push(Step::Lose(copy, Kind::Transaction, Loss::Answer));
     }
     for copy in 0..3 {
-        steps.extend([change(&[1, 2]), Step::Wait(20_000), change(&[2]), Step::Stop(copy)]);
+        steps.extend([change(&[1, 2]), Step::Wait(12_000), change(&[2]), Step::Stop(copy)]);
     }
     steps.extend([change(&[3]), Step::Wait(3_000)]);
     if sets_back {
-        steps.extend([Step::SetBack, Step::Wait(30_000), change(&[0, 3]), Step::Wait(30_000)]);
+        steps.extend([Step::SetBack, Step::Wait(12_000), change(&[0, 3]), Step::Wait(5_000)]);
     }
     let (limits, latency) = (Limits { records: 3, ..Limits::default() }, Duration::from_millis(5));
     History { copies: 2, changes: Source::Poll, limits, latency, steps }
@@ -54,6 +56,7 @@ fn play<R: Subject>(plan: &Arc<Plan>, sets_back: bool, lossy: bool) -> Result<us
         simulation.env = Env::from([("NOMAD_FIREHOSE_DEAD_LETTER", letters.to_str().unwrap())]);
         simulation.plan = Some(plan.clone());
         simulation.lossy = lossy;
+        simulation.quiet = QUIET;
         simulation.go_on(&history).await?;
         let left = plan.left();
         simulation.finish().await?;
