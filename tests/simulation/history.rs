@@ -198,6 +198,7 @@ fn losses() -> impl Strategy<Value = Loss> {
 fn sink_faults() -> impl Strategy<Value = Fault> {
     prop_oneof![
         2 => Just(Fault::LoseFirst),
+        2 => (0..3_u8).prop_map(Fault::Lose),
         1 => Just(Fault::RefuseFirst),
         2 => (0..OBJECTS, 1..5_u8).prop_map(|(it, calls)| Fault::FailObject(it, calls)),
         2 => Just(Fault::FailAfter),

@@ -194,7 +194,7 @@ impl Ledger {
         };
         let (copy, term) = (facts.copy, facts.metrics.terms.get());
         if self.undone.is_none() {
-            self.judge(facts, Arrival { number, object, copy, term, confirmed: false });
+            self.judge::<R>(facts, Arrival { number, object, copy, term, confirmed: false });
         }
         if refused {
             self.refused.insert(number);
@@ -205,15 +205,17 @@ impl Ledger {
         Some(number)
     }
 
-    /// In order of each object, and again only with a reason.
-    fn judge(&mut self, facts: &Facts, new: Arrival) {
+    /// In order of each object, and again only with a reason. Of an object a term that follows a
+    /// crash may show a state that was passed over before: the event stream still has it.
+    fn judge<R: Subject>(&mut self, facts: &Facts, new: Arrival) {
         let of = |it: &&Arrival| it.object == new.object;
         let same_term = |it: &&Arrival| (it.copy, it.term) == (new.copy, new.term);
         let mut before = self.arrivals.iter().filter(of).filter(|it| it.confirmed);
         let known = self.has_arrived(new.number);
         let overtaken = |it: &Arrival| {
             it.number > new.number
-                && ((it.copy, it.term) == (new.copy, new.term) || !known && self.forced.is_none())
+                && ((it.copy, it.term) == (new.copy, new.term)
+                    || !known && self.forced.is_none() && R::KIND == Kind::TaskEvents)
         };
         let again = before.clone().filter(same_term).any(|it| it.number == new.number);
         let late = before.any(overtaken);
@@ -338,6 +340,12 @@ impl Ledger {
             let last = states.iter().rfind(|it| !it.again).map_or(0, |it| it.number);
             if saved.get(&object).is_none_or(|it| *it < last) {
                 self.wrong(format!("of object {object} {last} is never saved: {saved:?}"));
+            }
+            let at_last = self.arrivals.iter().rfind(|it| it.object == object).map(|it| it.number);
+            let expected =
+                states.last().map(|it| it.number).filter(|it| !self.refused.contains(it));
+            if self.forced.is_none() && expected.is_some() && at_last != expected {
+                self.wrong(format!("of object {object} {at_last:?} came last, not {expected:?}"));
             }
             let lost = |it: &State| it.number > self.history && !self.has_arrived(it.number);
             let lost = states.iter().any(lost);

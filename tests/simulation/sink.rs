@@ -26,6 +26,8 @@ use super::{
 pub enum Fault {
     /// The first record does not get through, nor do later ones of its key.
     LoseFirst,
+    /// The record at this position does not get through, and later ones of its key do.
+    Lose(u8),
     /// The first record is refused for good.
     RefuseFirst,
     /// The records of an object fail in so many calls.
@@ -124,12 +126,18 @@ impl<R: Subject> Sink for Door<R> {
             return Err(DeliverError::unavailable("injected"));
         }
         let failing = receiver.failing(&objects);
-        let (mut failures, mut arrived) = (Vec::new(), Vec::new());
+        let (mut failures, mut arrived, mut missed) = (Vec::new(), Vec::new(), HashSet::new());
         for (position, record) in records.iter().enumerate() {
             let object = object_of::<R>(&record.key);
             let lost = object.is_some_and(|it| failing.contains(&it))
-                || matches!(fault, Some(Fault::LoseFirst)) && record.key == records[0].key;
+                || matches!(fault, Some(Fault::LoseFirst)) && record.key == records[0].key
+                || matches!(fault, Some(Fault::Lose(at)) if usize::from(at) == position);
             let refused = position == 0 && matches!(fault, Some(Fault::RefuseFirst));
+            // What follows a record that is lost is not settled, whatever is said of it.
+            let follows = object.is_some_and(|it| missed.contains(&it));
+            if lost && !refused {
+                missed.extend(object);
+            }
             let number = match refused || !lost {
                 true => receiver.ledger.lock().unwrap().arrives::<R>(facts, record, refused),
                 false => None,
@@ -138,7 +146,7 @@ impl<R: Subject> Sink for Door<R> {
                 (true, _) => FailureKind::Rejected,
                 (false, true) => FailureKind::Transient,
                 (false, false) => {
-                    arrived.extend(number);
+                    arrived.extend(number.filter(|_| !follows));
                     continue;
                 }
             };
