@@ -7,6 +7,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use crate::failpoint;
+
 /// Waits that double from a least to a greatest; each is drawn from the upper half of its step,
 /// so that copies that failed together do not come back together.
 #[derive(Clone, Debug)]
@@ -106,7 +108,7 @@ impl Trouble {
 
 /// A wait from the upper half of a step.
 fn jittered(step: Duration) -> Duration {
-    step.mul_f64(0.5 + jitter() / 2.0)
+    step.mul_f64(0.5 + failpoint::chance().unwrap_or_else(jitter) / 2.0)
 }
 
 /// A number from 0 to 1. Seeding a hasher is the one source of randomness in `std`, and a wait

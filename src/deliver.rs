@@ -13,6 +13,7 @@ use crate::{
     backoff::Trouble,
     env::{Env, Noted},
     error::{BoxError, Chain},
+    failpoint::{self, Point},
     metrics::Metrics,
     record::Record,
     sink::Sink,
@@ -139,6 +140,7 @@ impl Delivery {
         source: BoxError,
         trouble: &mut Trouble,
     ) -> Result<bool, Fatal> {
+        failpoint::reach(Point::GiveUp).await;
         let id = record.meta.id.clone();
         if self.on_rejected == OnRejected::Halt {
             return Err(Fatal::Rejected { id, source });

@@ -28,6 +28,7 @@ pub mod cursor;
 pub mod dedupe;
 pub mod env;
 pub mod error;
+pub mod failpoint;
 pub mod metrics;
 pub mod record;
 pub mod shutdown;

@@ -15,6 +15,7 @@ use crate::{
     cursor::{Cursor, Since},
     deliver::{Delivery, Fatal, Outbox},
     error::Chain,
+    failpoint::{self, Point},
     leader::{LeaderError, Term},
     metrics::Metrics,
     shutdown::Shutdown,
@@ -94,6 +95,7 @@ async fn publish(
             }
             batch = rx.recv(), if outbox.has_room() => match batch {
                 Some(Batch { records, silent, then }) => {
+                    failpoint::reach(Point::TakeBatch).await;
                     outbox.add(silent, records, then, &mut checkpoint.cursor);
                     checkpoint.note(0);
                 }
@@ -140,6 +142,7 @@ async fn call(
     if let Some(ended) = checkpoint.make_room(outbox, stop).await {
         return Some(ended);
     }
+    failpoint::reach(Point::Call).await;
     if !checkpoint.term.holds() {
         return Some(Ended::Over);
     }
@@ -225,8 +228,10 @@ impl<'a> Checkpoint<'a> {
     }
 
     async fn save(&mut self) -> Result<(), LeaderError> {
+        failpoint::reach(Point::Save).await;
         match self.term.save(&mut self.cursor).await {
             Ok(()) => {
+                failpoint::reach(Point::Saved).await;
                 self.metrics.checkpoints_saved.one();
                 if self.backoff.attempts() > 0 {
                     tracing::info!("the checkpoint is saved again");
@@ -281,6 +286,7 @@ impl<'a> Checkpoint<'a> {
 
     /// The save at the end of a term: once, for whoever comes next reads the rest again.
     async fn save_last(&mut self) {
+        failpoint::reach(Point::SaveLast).await;
         if self.due().is_some() && self.save().await.is_err() {
             tracing::warn!(
                 records = self.unsaved,

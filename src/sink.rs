@@ -92,6 +92,13 @@ impl DeliverError {
     }
 }
 
+#[cfg(feature = "demo")]
+impl From<crate::failpoint::Lost> for DeliverError {
+    fn from(lost: crate::failpoint::Lost) -> Self {
+        Self::unavailable(lost)
+    }
+}
+
 /// A record that was not published.
 #[derive(Debug)]
 pub struct Failure {

@@ -4,23 +4,17 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use nomad_firehose::{
-    cursor::{Cursor, Loading, Saved, Start, Task},
+    cursor::{Cursor, Saved, Start, Task},
     standin::Fault,
-    streams::Allocations,
+    streams::{Allocations, Resource},
 };
 use serde_json::json;
 
-use crate::support::{Table, Version, World, allocation, pass, times, uuid};
-
-const CURSOR: &str = "nomad-firehose/allocations.cursor";
+use crate::support::{Table, Version, World, allocation, checkpoint, pass, times, uuid};
 
 /// The position that is saved.
 fn saved(world: &World) -> Cursor {
-    let mut loading = Loading::new(world.consul.value(CURSOR).as_deref());
-    for number in 0..loading.shards() {
-        loading.add(number, world.consul.value(&format!("{CURSOR}.{number}")).as_deref());
-    }
-    match loading.finish(world.value::<Allocations>().as_deref().map(str::as_bytes)) {
+    match checkpoint(&world.consul, Allocations::LOCK) {
         (Saved::Ours(cursor), 0) => *cursor,
         other => panic!("{other:?}"),
     }

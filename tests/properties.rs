@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nomad_firehose::{
     record::Limits,
-    standin::{Fault as ServerFault, nomad::Nomad},
     streams::{Allocations, Evaluations, Jobs, Resource},
     watch::Source,
 };
 use proptest::prelude::*;
 
 use crate::support::{
-    Fault, Running, Table, Version, World, allocation, evaluation, job, pass, times, uuid,
+    Fault, NomadFault, Running, StreamFault, Table, Version, World, allocation, disturb,
+    evaluation, fail, job, nomad_faults, pass, paused, stream_faults, times, uuid,
 };
 
 /// What happens next.
@@ -36,43 +36,6 @@ enum Step {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum NomadFault {
-    Cut(u8),
-    Error,
-    Hang,
-    NoIndex,
-    Dying,
-    /// An object is not found, as far as it is read by id.
-    Missing,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum StreamFault {
-    /// The server closes it.
-    Close,
-    /// The server starts anew, and shows so many old commits again.
-    Restart(u8),
-    /// So many commits are passed over.
-    Skip(u8),
-    /// Heartbeats only, from now on or no longer.
-    Mute(bool),
-    /// Nothing at all, from now on or no longer.
-    Stall(bool),
-    /// The next subscription is to a server that is behind by so much.
-    Behind(u8),
-    /// What is behind catches up.
-    CatchUp,
-    /// A line that is none.
-    Text,
-    /// The last commit is shown again.
-    Repeat,
-    /// So many commits are kept.
-    Buffer(u8),
-    /// It comes in pieces of so many bytes.
-    Split(u8),
-}
-
-#[derive(Clone, Copy, Debug)]
 enum SinkFault {
     LoseFirst,
     /// The records of an object fail in so many calls.
@@ -83,32 +46,8 @@ enum SinkFault {
 
 const OBJECTS: u8 = 4;
 
-fn stream_faults() -> impl Strategy<Value = StreamFault> {
-    prop_oneof![
-        3 => Just(StreamFault::Close),
-        1 => (0u8..6).prop_map(StreamFault::Restart),
-        2 => (1u8..4).prop_map(StreamFault::Skip),
-        1 => any::<bool>().prop_map(StreamFault::Mute),
-        1 => any::<bool>().prop_map(StreamFault::Stall),
-        1 => (0u8..5).prop_map(StreamFault::Behind),
-        1 => Just(StreamFault::CatchUp),
-        1 => Just(StreamFault::Text),
-        1 => Just(StreamFault::Repeat),
-        1 => (1u8..8).prop_map(StreamFault::Buffer),
-        1 => (1u8..255).prop_map(StreamFault::Split),
-    ]
-}
-
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let change = proptest::collection::vec(0..OBJECTS, 1..4).prop_map(Step::Change);
-    let nomad = prop_oneof![
-        any::<u8>().prop_map(NomadFault::Cut),
-        Just(NomadFault::Error),
-        Just(NomadFault::Hang),
-        Just(NomadFault::NoIndex),
-        Just(NomadFault::Dying),
-        Just(NomadFault::Missing),
-    ];
     let sink = prop_oneof![
         Just(SinkFault::LoseFirst),
         (0..OBJECTS, 1..5_u8).prop_map(|(object, calls)| SinkFault::FailObject(object, calls)),
@@ -119,7 +58,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => change,
         1 => (0..OBJECTS).prop_map(Step::ChangeAgain),
         4 => (0u8..12).prop_map(Step::Wait),
-        2 => nomad.prop_map(Step::Nomad),
+        2 => nomad_faults().prop_map(Step::Nomad),
         3 => stream_faults().prop_map(Step::Stream),
         2 => sink.prop_map(Step::Sink),
         1 => Just(Step::Expire),
@@ -181,10 +120,7 @@ async fn play<R: Resource>(
             }
             Step::ChangeAgain(_) => (),
             Step::Wait(seconds) => pass((*seconds).into()).await,
-            Step::Nomad(NomadFault::Missing) => {
-                world.nomad.script("/v1/job/", ServerFault::status(404, "job not found"));
-            }
-            Step::Nomad(fault) => world.nomad.script("/v1/", server_fault(*fault)),
+            Step::Nomad(fault) => fail(&world.nomad, *fault),
             Step::Stream(fault) => disturb(&world.nomad, *fault),
             Step::Sink(SinkFault::FailObject(object, calls)) => {
                 let name = name(*object);
@@ -238,43 +174,8 @@ impl Told {
     }
 }
 
-fn server_fault(fault: NomadFault) -> ServerFault {
-    match fault {
-        NomadFault::Cut(bytes) => ServerFault::CutBody { after_bytes: bytes.into() },
-        NomadFault::Error => ServerFault::status(500, "No cluster leader"),
-        NomadFault::Hang => ServerFault::Hang,
-        NomadFault::NoIndex => ServerFault::NoIndex,
-        NomadFault::Dying | NomadFault::Missing => ServerFault::EmptyDying,
-    }
-}
-
-/// Does something to the event stream; where lists are polled, nothing comes of it.
-fn disturb(nomad: &Nomad, fault: StreamFault) {
-    match fault {
-        StreamFault::Close => nomad.close_subscriptions(),
-        StreamFault::Restart(replayed) => nomad.restart_broker(replayed.into()),
-        StreamFault::Skip(commits) => nomad.skip_events(commits.into()),
-        StreamFault::Mute(on) => nomad.mute_events(on),
-        StreamFault::Stall(on) => nomad.stall_events(on),
-        StreamFault::Behind(by) => {
-            nomad.follow_events(Some(nomad.index().saturating_sub(by.into())));
-            nomad.close_subscriptions();
-        }
-        StreamFault::CatchUp => nomad.follow_events(None),
-        StreamFault::Text => nomad.send_event_text("subscription closed by server\n"),
-        StreamFault::Repeat => nomad.repeat_event(nomad.index()),
-        StreamFault::Buffer(commits) => nomad.set_event_buffer(commits.into()),
-        StreamFault::Split(bytes) => nomad.split_events(bytes.into()),
-    }
-}
-
 fn name(object: u8) -> String {
     format!("o{object}")
-}
-
-fn paused<F: Future>(future: F) -> F::Output {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime.enable_all().start_paused(true).build().unwrap().block_on(future)
 }
 
 /// The last state of every object came last, and without a reason to repeat none went back.

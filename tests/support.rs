@@ -8,9 +8,10 @@ use std::{
 };
 
 use async_trait::async_trait;
+use axum::Router;
 use nomad_firehose::{
     api,
-    cursor::Start,
+    cursor::{Loading, Saved, Start},
     deliver::Delivery,
     leader::{self, Leader},
     metrics::Metrics,
@@ -28,10 +29,15 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+mod faults;
 mod objects;
 
+pub use faults::{NomadFault, StreamFault, disturb, fail, nomad_faults, stream_faults};
 pub use nomad_firehose::standin::nomad::{Table, Version};
 pub use objects::{allocation, evaluation, job, node, object, stub, times, uuid};
+
+/// How long a call to the sink may take once a process is asked to stop.
+pub const GRACE: Duration = Duration::from_secs(3);
 
 /// What the sink does next.
 #[derive(Debug)]
@@ -238,9 +244,7 @@ impl World {
 
     /// A leader that competes for the lock of the stream.
     pub fn leader<R: Resource>(&self) -> Box<dyn Leader> {
-        let consul = api::Consul::stand_in(self.consul.router(), client());
-        let (ttl, lock_delay) = (Duration::from_secs(10), Duration::from_secs(1));
-        leader::consul(consul, "nomad-firehose", R::LOCK, ttl, lock_delay)
+        lock_with::<R>(self.consul.router(), client())
     }
 
     /// Starts a copy of the firehose.
@@ -249,30 +253,42 @@ impl World {
     }
 
     pub fn start_with<R: Resource>(&self, leader: Box<dyn Leader>) -> Running {
-        api::connect::install_crypto();
         let metrics = Arc::new(Metrics::default());
-        let grace = Duration::from_secs(3);
-        let config = Config {
-            nomad: api::Nomad::stand_in(self.nomad.router(), client()),
-            scope: Scope {
-                namespace: self.namespace.into(),
-                source: "/nomad/test".into(),
-                changes: self.changes,
-                resync: self.resync,
-            },
-            delivery: Delivery::new(Box::new(self.sink.clone()), grace, metrics.clone()),
-            leader,
-            start: self.start,
-            checkpoint: Duration::from_secs(10),
-            grace,
-            metrics: metrics.clone(),
-        };
+        let nomad = api::Nomad::stand_in(self.nomad.router(), client());
+        let sink = Box::new(self.sink.clone());
+        let config =
+            self.config(nomad, leader, Delivery::new(sink, GRACE, metrics.clone()), &metrics);
         let (trigger, stop) = shutdown::channel();
         let task =
             tokio::spawn(
                 async move { lead::<R>(&config, &stop).await.map_err(|err| err.to_string()) },
             );
         Running { trigger, task, metrics }
+    }
+
+    /// What a copy of the firehose is told.
+    pub fn config(
+        &self,
+        nomad: api::Nomad,
+        leader: Box<dyn Leader>,
+        delivery: Delivery,
+        metrics: &Arc<Metrics>,
+    ) -> Config {
+        Config {
+            nomad,
+            scope: Scope {
+                namespace: self.namespace.into(),
+                source: "/nomad/test".into(),
+                changes: self.changes,
+                resync: self.resync,
+            },
+            delivery,
+            leader,
+            start: self.start,
+            checkpoint: Duration::from_secs(10),
+            grace: GRACE,
+            metrics: metrics.clone(),
+        }
     }
 
     /// The Go tool's position of the stream, as Consul has it.
@@ -307,6 +323,13 @@ impl Running {
     }
 }
 
+/// A leader that competes for the lock of the stream, in the Consul that answers there.
+pub fn lock_with<R: Resource>(consul: Router, client: reqwest::Client) -> Box<dyn Leader> {
+    let consul = api::Consul::stand_in(consul, client);
+    let (ttl, lock_delay) = (Duration::from_secs(10), Duration::from_secs(1));
+    leader::consul(consul, "nomad-firehose", R::LOCK, ttl, lock_delay)
+}
+
 /// A client without system certificates: nothing here uses TLS.
 pub fn client() -> reqwest::Client {
     api::connect::install_crypto();
@@ -322,6 +345,22 @@ pub async fn until(what: &str, condition: impl Fn() -> bool) {
         sleep(Duration::from_millis(100)).await;
     }
     panic!("{what}: has not come about within an hour");
+}
+
+/// Runs to the end under a paused clock.
+pub fn paused<F: Future>(future: F) -> F::Output {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().start_paused(true).build().unwrap().block_on(future)
+}
+
+/// A checkpoint as Consul has it, and how many parts of it are damaged.
+pub fn checkpoint(consul: &standin::consul::Consul, lock: &str) -> (Saved, usize) {
+    let key = |suffix: &str| consul.value(&format!("nomad-firehose/{lock}.{suffix}"));
+    let mut loading = Loading::new(key("cursor").as_deref());
+    for number in 0..loading.shards() {
+        loading.add(number, key(&format!("cursor.{number}")).as_deref());
+    }
+    loading.finish(key("value").as_deref())
 }
 
 /// Lets time pass.

@@ -13,7 +13,7 @@ use rust::{
 };
 
 /// A module imports modules of lower layers only; those of one layer do not know each other.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["run"],
     &["pipeline"],
     &["watch", "deliver"],
@@ -21,6 +21,7 @@ const LAYERS: [&[&str]; 7] = [
     &["api"],
     &["record", "dedupe", "metrics", "telemetry"],
     &["cursor", "env", "error", "backoff", "shutdown"],
+    &["failpoint"],
 ];
 
 /// Apart from the layers: it plays the servers, and shares nothing with what it tests.

@@ -8,6 +8,8 @@ use progenitor_client::{ByteStream, Error, ResponseValue};
 use tokio::time::timeout;
 
 use crate::error::BoxError;
+#[cfg(feature = "demo")]
+use crate::failpoint;
 
 /// So much of the text of a refusal is read, and so much of it is shown.
 const MAX_TEXT_READ: usize = 64 << 10;
@@ -124,6 +126,14 @@ impl ApiError {
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         self.status() == Some(404)
+    }
+}
+
+#[cfg(feature = "demo")]
+impl From<failpoint::Lost> for ApiError {
+    fn from(lost: failpoint::Lost) -> Self {
+        let (doing, server) = ("have an answer".to_owned(), "a test".to_owned());
+        Self::Unreachable { doing, server, variable: "its plan", source: lost.into() }
     }
 }
 

@@ -82,6 +82,13 @@ pub enum TxnRefused {
     Api(#[from] ApiError),
 }
 
+#[cfg(feature = "demo")]
+impl From<crate::failpoint::Lost> for TxnRefused {
+    fn from(lost: crate::failpoint::Lost) -> Self {
+        Self::Api(lost.into())
+    }
+}
+
 impl Key {
     /// Who has the lock, where the key is one.
     #[must_use]

@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     env::{Env, Noted},
+    failpoint::{self, Point},
     record::{Record, json},
 };
 
@@ -61,9 +62,9 @@ impl DeadLetter {
             }
             written
         });
-        written
+        let written = async { written.await.unwrap_or_else(|err| Err(io::Error::other(err))) };
+        failpoint::around(Point::DeadLetter, written)
             .await
-            .unwrap_or_else(|err| Err(io::Error::other(err)))
             .map_err(|source| DeadLetterError { path: self.path.display().to_string(), source })
     }
 }

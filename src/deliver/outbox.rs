@@ -19,6 +19,7 @@ use crate::{
     backoff::Trouble,
     cursor::{Cursor, Mark, Move, Since},
     error::Chain,
+    failpoint::{self, Point},
     record::Record,
     sink::{Again, DeliverError, Failure, FailureKind},
 };
@@ -124,7 +125,7 @@ impl<'a> Outbox<'a> {
     pub fn start(&mut self, call: Call) {
         let sink = &self.delivery.sink;
         self.calls.push(Box::pin(async move {
-            let result = sink.deliver(call.records()).await;
+            let result = failpoint::around(Point::Deliver, sink.deliver(call.records())).await;
             Done { call, result }
         }));
     }
@@ -181,6 +182,7 @@ impl<'a> Outbox<'a> {
 
     /// Notes in `cursor` what is durable after a call; what is to be sent again goes back.
     pub async fn settle(&mut self, done: Done, cursor: &mut Cursor) -> Result<(), Fatal> {
+        failpoint::reach(Point::Settle).await;
         let Done { call, result } = done;
         let count = call.records().len();
         let clear = |failures: &[Failure]| {
@@ -272,6 +274,7 @@ impl<'a> Outbox<'a> {
             cursor.reach(below);
         }
         self.steps.advance(self.queue.first(), cursor);
+        failpoint::reach(Point::Settled).await;
         if delivered {
             self.fruitful = true;
             self.trouble.backoff.reset();
@@ -282,6 +285,7 @@ impl<'a> Outbox<'a> {
             self.queue.widen();
         }
         if !waiting.is_empty() {
+            failpoint::reach(Point::Retry).await;
             self.delivery.metrics.delivery_retries.one();
             if let Some(reason) = reason {
                 transient(&mut self.trouble, &*reason);

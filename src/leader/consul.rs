@@ -2,7 +2,11 @@
 //! exclude one another. The lock key is only ever written by acquire and release: a plain write
 //! would reset the flags that the Go client looks for.
 
-use std::{sync::Mutex, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use tokio::time::{sleep, timeout};
@@ -14,6 +18,7 @@ use crate::{
     cursor::{self, Cursor, Encoded, Loading, Saved},
     env::{Env, Noted},
     error::Chain,
+    failpoint::{self, Point},
     shutdown::Shutdown,
 };
 
@@ -119,7 +124,8 @@ impl Consul {
         let mut past = None;
         let mut said = false;
         loop {
-            let key = self.consul.read(&self.keys.lock, past).await.map_err(failed)?;
+            let read = self.consul.read(&self.keys.lock, past);
+            let key = failpoint::around(Point::ReadLock, read).await.map_err(failed)?;
             match key.lock() {
                 Lock::Foreign { flags } => {
                     return Err(LeaderError::unavailable(
@@ -144,7 +150,8 @@ impl Consul {
                     past = (index > 0).then_some((index, LOCK_WAIT));
                 }
                 Lock::Free => {
-                    let won = self.consul.acquire(&self.keys.lock, lease.session()).await;
+                    let won = self.consul.acquire(&self.keys.lock, lease.session());
+                    let won = failpoint::around(Point::AcquireLock, won).await;
                     if won.map_err(failed)? {
                         return Ok(());
                     }
@@ -164,6 +171,7 @@ impl Leader for Consul {
             match self.compete(stop).await {
                 Ok(None) => return Ok(None),
                 Ok(Some(lease)) => {
+                    failpoint::reach(Point::Elected).await;
                     trouble.over();
                     let monitor = lease.watch_lock(&self.consul, &self.keys.lock);
                     let leader = self.clone();
@@ -171,7 +179,7 @@ impl Leader for Consul {
                         leader,
                         lease,
                         monitor,
-                        cursor_index: Mutex::new(0),
+                        indexes: Mutex::default(),
                     })));
                 }
                 Err(err) => {
@@ -213,28 +221,57 @@ struct ConsulTerm {
     leader: Consul,
     lease: Lease,
     monitor: lease::Task,
-    /// The index that the cursor was written at last; 0 while there is none.
-    cursor_index: Mutex<u64>,
+    /// The index at which each key of the checkpoint was written last; none where there is no key.
+    indexes: Mutex<HashMap<String, u64>>,
 }
 
 impl ConsulTerm {
-    fn cursor_index(&self) -> u64 {
-        *self.cursor_index.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn indexes(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+        self.indexes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_cursor_index(&self, index: u64) {
-        *self.cursor_index.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = index;
-    }
-
-    async fn read(&self, key: &str) -> Result<Option<api::Entry>, LeaderError> {
-        let read = self.leader.consul.read(key, None).await;
+    async fn read(&self, point: Point, key: &str) -> Result<Option<api::Entry>, LeaderError> {
+        let read = failpoint::around(point, self.leader.consul.read(key, None)).await;
         let doing = format!("read the checkpoint {key}");
-        Ok(read.map_err(|err| LeaderError::unavailable(doing, err))?.entry)
+        let entry = read.map_err(|err| LeaderError::unavailable(doing, err))?.entry;
+        let index = entry.as_ref().map_or(0, |it| it.modify_index);
+        self.indexes().insert(key.to_owned(), index);
+        Ok(entry)
     }
 
-    async fn write(&self, writes: Vec<Write<'_>>) -> Result<u64, TxnRefused> {
+    /// Writes a part of the checkpoint, and what belongs to it, over what was read or written
+    /// here. So a write that seemed to have failed, and arrives late, changes nothing any more.
+    async fn replace(
+        &self,
+        point: Point,
+        (key, value): (&str, &[u8]),
+        beside: Option<Write<'_>>,
+    ) -> Result<(), LeaderError> {
+        let mut conflicts = 0;
+        loop {
+            let cas = Some(self.indexes().get(key).copied().unwrap_or_default());
+            let writes = beside.into_iter().chain([Write { key, value, cas }]).collect();
+            match self.write(point, writes).await {
+                Ok(index) => {
+                    self.indexes().insert(key.to_owned(), index);
+                    return Ok(());
+                }
+                // Either an answer of ours was lost, or somebody wrote the key by hand. The lock
+                // is ours in both cases, or the transaction would not have got so far.
+                Err(TxnRefused::Conflict(what)) if conflicts < MAX_CONFLICTS => {
+                    conflicts += 1;
+                    tracing::debug!(what, "the checkpoint was written since it was read");
+                    self.read(Point::Reread, key).await?;
+                }
+                Err(err) => return Err(self.refused(err)),
+            }
+        }
+    }
+
+    async fn write(&self, point: Point, writes: Vec<Write<'_>>) -> Result<u64, TxnRefused> {
         let Consul { consul, keys, .. } = &self.leader;
-        consul.write_fenced(&keys.lock, self.lease.session(), writes).await
+        let written = consul.write_fenced(&keys.lock, self.lease.session(), writes);
+        failpoint::around(point, written).await
     }
 
     fn refused(&self, err: TxnRefused) -> LeaderError {
@@ -254,13 +291,13 @@ impl ConsulTerm {
 impl Term for ConsulTerm {
     async fn load(&self) -> Result<Saved, LeaderError> {
         let keys = &self.leader.keys;
-        let head = self.read(&keys.cursor).await?;
-        self.set_cursor_index(head.as_ref().map_or(0, |it| it.modify_index));
-        let value = self.read(&keys.value).await?.map(|it| it.value);
+        let head = self.read(Point::LoadHead, &keys.cursor).await?;
+        let value = self.read(Point::LoadValue, &keys.value).await?.map(|it| it.value);
         let head = head.map(|it| it.value);
         let mut loading = Loading::new(head.as_deref());
         for number in 0..loading.shards() {
-            let shard = self.read(&format!("{}.{number}", keys.cursor)).await?;
+            let key = format!("{}.{number}", keys.cursor);
+            let shard = self.read(Point::LoadShard, &key).await?;
             loading.add(number, shard.as_ref().map(|it| &it.value[..]));
         }
         let (saved, damaged) = loading.finish(value.as_deref());
@@ -279,33 +316,13 @@ impl Term for ConsulTerm {
         let keys = &self.leader.keys;
         let Encoded { shards, head, value } = cursor.encode(cursor::now());
         for number in shards {
-            let bytes = cursor.shard(number);
-            let key = format!("{}.{number}", keys.cursor);
-            let write = Write { key: &key, value: &bytes, cas: None };
-            self.write(vec![write]).await.map_err(|err| self.refused(err))?;
+            let (key, bytes) = (format!("{}.{number}", keys.cursor), cursor.shard(number));
+            self.replace(Point::SaveShard, (&key, &bytes), None).await?;
         }
-        let mut conflicts = 0;
-        loop {
-            let value = Write { key: &keys.value, value: value.as_bytes(), cas: None };
-            let cas = Some(self.cursor_index());
-            let head = Write { key: &keys.cursor, value: &head, cas };
-            match self.write(vec![value, head]).await {
-                Ok(index) => {
-                    self.set_cursor_index(index);
-                    cursor.saved();
-                    return Ok(());
-                }
-                // Either an answer of ours was lost, or somebody wrote the key by hand. The lock
-                // is ours in both cases, or the transaction would not have got so far.
-                Err(TxnRefused::Conflict(what)) if conflicts < MAX_CONFLICTS => {
-                    conflicts += 1;
-                    tracing::debug!(what, "the checkpoint was written since it was read");
-                    let entry = self.read(&keys.cursor).await?;
-                    self.set_cursor_index(entry.map_or(0, |it| it.modify_index));
-                }
-                Err(err) => return Err(self.refused(err)),
-            }
-        }
+        let value = Write { key: &keys.value, value: value.as_bytes(), cas: None };
+        self.replace(Point::SaveHead, (&keys.cursor, &head), Some(value)).await?;
+        cursor.saved();
+        Ok(())
     }
 
     async fn over(&self) {
@@ -321,7 +338,8 @@ impl Term for ConsulTerm {
         // It would take our own release for a loss.
         drop(monitor);
         let release = async {
-            if let Err(err) = leader.consul.release(&leader.keys.lock, lease.session()).await {
+            let released = leader.consul.release(&leader.keys.lock, lease.session());
+            if let Err(err) = failpoint::around(Point::ReleaseLock, released).await {
                 tracing::warn!(
                     error = %Chain(&err),
                     "the lock could not be released; it is free once the session has expired"

@@ -16,6 +16,7 @@ use crate::{
     backoff::Trouble,
     cursor::{Form, Index, Mark, Move},
     error::Chain,
+    failpoint::{self, Point},
     metrics::Metrics,
     record::{Record, json},
     streams::{BadElement, Change, Envelope, Found, Resource},
@@ -307,7 +308,8 @@ async fn fetch<R: Resource>(
     let mut fresh = asked == Asked::AfterRegression;
     let mut reads = 0;
     let why = loop {
-        let why = match R::payload(nomad, &change, fresh).await {
+        let body = R::payload(nomad, &change, fresh);
+        let why = match failpoint::around(Point::ReadObject, body).await {
             Ok(Some(body)) => {
                 // It may come from a server that lags behind the one that showed the change.
                 let index = Envelope::read(&body).map(|it| Index(it.modify_index));

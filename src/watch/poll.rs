@@ -16,6 +16,7 @@ use super::{
 use crate::{
     api::{self, Page, Query},
     cursor::{Index, Kind, Listed, Mark, Move, Since},
+    failpoint::{self, Point},
     streams::{BadElement, Mode, Resource},
 };
 
@@ -78,7 +79,8 @@ impl<R: Resource> Watcher<R> {
         for query in self.queries().await? {
             self.note_passed();
             let nomad = self.nomad.clone();
-            let page = match self.meanwhile(R::list(&nomad, &query), batches).await? {
+            let list_of = failpoint::around(Point::ReadList, R::list(&nomad, &query));
+            let page = match self.meanwhile(list_of, batches).await? {
                 Ok(page) => page,
                 Err(err) if err.is_forbidden() && self.lists == Lists::EachNamespace => {
                     self.report_closed(&query.namespace);
@@ -212,6 +214,7 @@ impl<R: Resource> Watcher<R> {
         list: Index,
         batches: &mpsc::Sender<Batch>,
     ) -> Result<Reading, PassError> {
+        failpoint::reach(Point::Regress).await;
         self.metrics.index_regressions.one();
         tracing::warn!(
             stream = R::NAME,
@@ -315,6 +318,9 @@ impl<R: Resource> Watcher<R> {
         } else {
             Some(Move::Reach(reach))
         };
+        if then.is_some() {
+            failpoint::reach(Point::MoveFloor).await;
+        }
         let skipped = self.publish(&mut pass, reach, then, batches).await?;
         for mark in &skipped {
             // What was not published has yet to differ from the last list.
@@ -363,5 +369,6 @@ fn limit<R: Resource>() -> usize {
 
 /// Hands a batch over.
 pub(super) async fn send(batches: &mpsc::Sender<Batch>, batch: Batch) -> Result<(), PassError> {
+    failpoint::reach(Point::HandOver).await;
     batches.send(batch).await.map_err(|_| PassError::Closed)
 }

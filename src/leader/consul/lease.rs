@@ -20,6 +20,7 @@ use crate::{
     api::{self, Lock},
     backoff::Trouble,
     error::Chain,
+    failpoint::{self, Point},
 };
 
 /// A session is renewed so many times within its TTL.
@@ -60,7 +61,7 @@ impl Task {
     /// A task of its own, so that the lock is renewed whatever the pipeline is busy with.
     #[expect(clippy::disallowed_methods, reason = "owned: it is aborted when it is dropped")]
     fn start(work: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(tokio::spawn(work))
+        Self(tokio::spawn(failpoint::inherit(work)))
     }
 }
 
@@ -90,11 +91,13 @@ impl Lease {
         lock_delay: Duration,
     ) -> api::Result<Self> {
         let sent = (Instant::now(), SystemTime::now());
-        let session = consul.create_session(name, ttl, lock_delay).await?;
+        let created = consul.create_session(name, ttl, lock_delay);
+        let session = failpoint::around(Point::CreateSession, created).await?;
         let (state, _) = watch::channel(State::renewed(sent, ttl));
         let renewal = Task::start(renew(consul.clone(), session.clone(), ttl, state.clone()));
         let lease = Self { consul: consul.clone(), session, state, _renewal: renewal };
-        match consul.session_checks(&lease.session).await {
+        let checks = consul.session_checks(&lease.session);
+        match failpoint::around(Point::ReadSession, checks).await {
             Ok(Some(checks)) if !checks.is_empty() => tracing::warn!(
                 ?checks,
                 "Consul gave the session health checks although none were asked for; it may end a \
@@ -146,7 +149,8 @@ impl Lease {
 
     /// Ends the session, and so frees the lock after the lock-delay where it is still held.
     pub(super) async fn close(self) {
-        if let Err(err) = self.consul.destroy(&self.session).await {
+        let ended = self.consul.destroy(&self.session);
+        if let Err(err) = failpoint::around(Point::EndSession, ended).await {
             tracing::debug!(error = %Chain(&err), "the session could not be ended; it expires");
         }
     }
@@ -179,7 +183,8 @@ async fn renew(consul: api::Consul, session: String, ttl: Duration, state: watch
     loop {
         sleep_until(next).await;
         let sent = (Instant::now(), SystemTime::now());
-        match consul.renew(&session, ttl / RENEWAL_LIMIT).await {
+        let renewed = consul.renew(&session, ttl / RENEWAL_LIMIT);
+        match failpoint::around(Point::RenewSession, renewed).await {
             Ok(true) => {
                 // A lease that has ended stays ended, although the session lives. It can be ended
                 // by another task at any instant, so looking and renewing is one step.
@@ -219,7 +224,7 @@ async fn renew(consul: api::Consul, session: String, ttl: Duration, state: watch
 async fn monitor(consul: api::Consul, key: String, session: String, state: watch::Sender<State>) {
     let mut past = None;
     loop {
-        match consul.read(&key, past).await {
+        match failpoint::around(Point::WatchLock, consul.read(&key, past)).await {
             Ok(read) => {
                 match read.lock() {
                     Lock::Held(holder) if holder == session => (),
