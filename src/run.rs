@@ -140,6 +140,7 @@ pub async fn lead<R: Resource>(config: &Config, stop: &Shutdown) -> Result<(), B
     tracing::info!(
         stream = R::NAME,
         nomad = config.nomad.name(),
+        token = config.nomad.token(),
         namespace = %config.scope.namespace,
         version = env!("CARGO_PKG_VERSION"),
         "started"

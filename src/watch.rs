@@ -180,7 +180,10 @@ impl<R: Resource> Watcher<R> {
                     return;
                 }
             } else if let Some(wait) = self.until_stream() {
-                sleep(wait).await;
+                tokio::select! {
+                    () = sleep(wait) => (),
+                    () = self.nomad.token_changed() => (),
+                }
             }
         }
     }
@@ -205,7 +208,10 @@ impl<R: Resource> Watcher<R> {
                 if self.reading != Reading::Regressed {
                     self.reading = Reading::Probing;
                 }
-                self.trouble.backoff.wait().await;
+                tokio::select! {
+                    () = self.trouble.backoff.wait() => (),
+                    () = self.nomad.token_changed() => (),
+                }
             }
         }
         Ok(())

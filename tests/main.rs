@@ -19,6 +19,7 @@ mod properties;
 mod publishing;
 mod reading;
 mod regression;
+mod rotating;
 mod sinks;
 mod support;
 mod tidy;

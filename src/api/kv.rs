@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::{
     State,
     answer::{ApiError, Result, Server, drain},
-    connect::{ConsulScope, Endpoint},
+    connect::{ConsulScope, Credentials, Endpoint},
     consul::{
         self,
         types::{KvEntry, SessionRequest, TxnKvOp, TxnOp, TxnResult},
@@ -27,6 +27,7 @@ pub struct Consul {
     client: consul::Client,
     server: Server,
     scope: ConsulScope,
+    credentials: Option<Credentials>,
 }
 
 /// A key as it was read.
@@ -121,8 +122,9 @@ impl Consul {
             token: "CONSUL_HTTP_TOKEN (or CONSUL_HTTP_TOKEN_FILE)",
         };
         let state = State::network(&endpoint);
-        let client = consul::Client::new_with_client(&endpoint.base, endpoint.client, state);
-        Self { client, server, scope }
+        let credentials = Some(endpoint.credentials.clone());
+        let client = consul::Client::new_with_client(&endpoint.base, endpoint.client(), state);
+        Self { client, server, scope, credentials }
     }
 
     /// A stand-in in this process.
@@ -136,13 +138,21 @@ impl Consul {
             variable: "CONSUL_HTTP_ADDR",
             token: "CONSUL_HTTP_TOKEN (or CONSUL_HTTP_TOKEN_FILE)",
         };
-        Self { client, server, scope: ConsulScope::default() }
+        Self { client, server, scope: ConsulScope::default(), credentials: None }
     }
 
     /// The server, as errors name it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.server.name
+    }
+
+    /// Resolves once there is another token than now.
+    pub async fn token_changed(&self) {
+        match &self.credentials {
+            Some(credentials) => credentials.changed().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Creates a session that nothing but its TTL ends; returns its id.

@@ -189,6 +189,7 @@ impl Leader for Consul {
                 biased;
                 () = stop.requested() => return Ok(None),
                 () = trouble.backoff.wait() => (),
+                () = self.consul.token_changed() => (),
             }
         }
     }
