@@ -27,6 +27,26 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
+/// What others have named can be of any length, and of any lines.
+const MAX_SHOWN: usize = 500;
+
+/// The beginning of a text that came from elsewhere, on one line.
+#[must_use]
+pub fn brief(text: &str) -> String {
+    let mut shown = String::new();
+    for (at, c) in text.chars().enumerate() {
+        match c {
+            _ if at == MAX_SHOWN => {
+                shown.push('…');
+                break;
+            }
+            c if c.is_control() => shown.extend(c.escape_debug()),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
 /// What is wrong with a JSON document, without the value that is: that could be a payload, and of
 /// any length.
 #[must_use]
@@ -53,6 +73,12 @@ mod tests {
     fn a_chain_names_every_cause_once() {
         let err = Outer(std::io::Error::other("no space left"));
         assert_eq!(Chain(&err).to_string(), "cannot move the checkpoint: no space left");
+    }
+
+    #[test]
+    fn a_text_from_elsewhere_is_one_short_line() {
+        assert_eq!(brief("a \"job\"\n"), "a \"job\"\\n");
+        assert_eq!(brief(&"x".repeat(1 << 20)).chars().count(), MAX_SHOWN + 1);
     }
 
     #[test]

@@ -26,7 +26,7 @@ mod fetch;
 mod follow;
 mod following;
 mod join;
-mod lines;
+pub mod lines;
 mod namespaces;
 mod pass;
 mod poll;

@@ -15,6 +15,7 @@ use super::{
         types::{KvEntry, SessionRequest, TxnKvOp, TxnOp, TxnResult},
     },
 };
+use crate::error::brief;
 
 /// Marks a key as a lock of the Go client, which refuses any other.
 pub const LOCK_FLAGS: u64 = 3_304_740_253_564_472_344;
@@ -315,7 +316,7 @@ pub struct Write<'a> {
 fn refusal(body: &[u8]) -> TxnRefused {
     let result: Option<TxnResult> = serde_json::from_slice(body).ok();
     let errors = result.and_then(|it| it.errors).unwrap_or_default();
-    let what = |it: &consul::types::TxnError| it.what.clone();
+    let what = |it: &consul::types::TxnError| brief(&it.what);
     // A token that may not write is refused in the same way as a lock that is lost.
     if let Some(denied) = errors.iter().find(|it| it.what.contains("Permission denied")) {
         return TxnRefused::Denied(what(denied));

@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     api::{self, Lock},
     backoff::Trouble,
-    error::Chain,
+    error::{Chain, brief},
 };
 
 /// A session is renewed so many times within its TTL.
@@ -96,7 +96,7 @@ impl Lease {
         let lease = Self { consul: consul.clone(), session, state, _renewal: renewal };
         match consul.session_checks(&lease.session).await {
             Ok(Some(checks)) if !checks.is_empty() => tracing::warn!(
-                ?checks,
+                checks = brief(&checks.join(", ")),
                 "Consul gave the session health checks although none were asked for; it may end a \
                  term before the session's TTL is over"
             ),
