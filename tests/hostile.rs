@@ -98,7 +98,9 @@ fn try_all(name: &str, cases: u32) {
     let target: Target = ALL.iter().find(|(it, _)| *it == name).unwrap().1;
     let seeds = seeds(name);
     seeds.iter().for_each(|it| target(it));
-    let cases = std::env::var("PROPTEST_CASES").map_or(cases, |it| it.parse().unwrap());
+    // As many times more as of other properties.
+    let wanted = std::env::var("PROPTEST_CASES").map_or(256, |it| it.parse::<u32>().unwrap());
+    let cases = (cases * wanted).div_ceil(256);
     // The same cases in every run: what fails is to fail again.
     let config = Config { failure_persistence: None, cases, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(

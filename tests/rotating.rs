@@ -85,7 +85,7 @@ impl Scripted {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let noted = seen.clone();
         let router = Router::new().fallback(move |request: Request| {
-            let token = ["x-nomad-token", "x-consul-token"]
+            let token = ["x-nomad-token", "x-consul-token", "authorization"]
                 .iter()
                 .find_map(|it| request.headers().get(*it)?.to_str().ok())
                 .unwrap_or_default()

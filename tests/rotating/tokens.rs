@@ -134,6 +134,31 @@ async fn whoever_waits_for_another_token_has_it_within_a_second() {
     assert_eq!(nomad.token_changes(), 1);
 }
 
+#[tokio::test]
+async fn a_receiver_that_denies_is_asked_again_at_once_where_the_token_was_replaced_meanwhile() {
+    let (source, token) = (Source::new().await, Arc::new(SecretFile::new("old")));
+    let rotating = token.clone();
+    let server = Scripted::new(move |given| match given {
+        "Bearer new" => answer(204, ""),
+        _ => {
+            rotating.replace("new");
+            answer(401, "")
+        }
+    })
+    .await;
+    source.evaluations("web", 0..1);
+    let running = source
+        .program("evaluations")
+        .set("SINK_TYPE", "http")
+        .set("SINK_HTTP_ADDRESS", &server.served.address)
+        .set("SINK_HTTP_TOKEN_FILE", token.shown())
+        .start();
+    when("the record is taken", || server.seen().len() == 2).await;
+    let log = running.stop().await.log;
+    assert_eq!(server.seen(), ["POST Bearer old", "POST Bearer new"]);
+    assert!(!log.contains("401"), "{log}");
+}
+
 /// The binary of a stream with its token in a file.
 fn program(source: &Source, token: &SecretFile) -> Program {
     source
