@@ -4,13 +4,17 @@
 use std::{fmt, time::Duration};
 
 use progenitor_client::{ClientHooks, ClientInfo, OperationInfo};
+use reqwest::{Method, Request, Response, StatusCode, Url};
 
 mod address;
 mod answer;
+mod certificates;
 pub mod connect;
 pub(crate) mod credentials;
 mod kv;
+mod limit;
 mod lists;
+pub(crate) mod reload;
 pub(crate) mod tls;
 
 pub use answer::{ApiError, Result};
@@ -20,6 +24,7 @@ pub use progenitor_client::ByteStream;
 
 use connect::Endpoint;
 use credentials::Credentials;
+use reload::Reloaded;
 
 pub use generated::{consul, nomad};
 
@@ -49,6 +54,9 @@ mod generated {
 /// A request that does not block, and the time on top of the wait of one that does.
 const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 
+/// A request is sent with so many tokens, where each is replaced while it is under way.
+const MAX_TOKENS: u32 = 3;
+
 /// What a generated client needs beyond its document.
 #[derive(Clone)]
 pub struct State {
@@ -59,7 +67,7 @@ pub struct State {
 /// How requests travel.
 #[derive(Clone)]
 enum Transport {
-    Network,
+    Network(Reloaded<reqwest::Client>),
     /// To a stand-in in this process, without sockets, so that a test can pause the clock.
     #[cfg(feature = "demo")]
     Router(axum::Router),
@@ -67,7 +75,8 @@ enum Transport {
 
 impl State {
     fn network(endpoint: &Endpoint) -> Self {
-        Self { credentials: Some(endpoint.credentials.clone()), transport: Transport::Network }
+        let credentials = Some(endpoint.credentials.clone());
+        Self { credentials, transport: Transport::Network(endpoint.clients.clone()) }
     }
 
     #[cfg(feature = "demo")]
@@ -75,7 +84,7 @@ impl State {
         Self { credentials: None, transport: Transport::Router(router) }
     }
 
-    fn prepare(&self, request: &mut reqwest::Request) {
+    fn prepare(&self, request: &mut Request) {
         // The generated client names the version of its document, which no server asks for.
         request.headers_mut().remove("api-version");
         if let Some(credentials) = &self.credentials {
@@ -83,13 +92,39 @@ impl State {
         }
     }
 
+    /// Sends a request. Where it is denied and its token was replaced meanwhile, or that is so
+    /// while the server holds it back, it is sent again with the new one at once.
     async fn send(
         &self,
-        client: &reqwest::Client,
-        request: reqwest::Request,
-    ) -> reqwest::Result<reqwest::Response> {
+        mut request: Request,
+        operation: &OperationInfo,
+    ) -> reqwest::Result<Response> {
+        let replaceable = self.credentials.as_ref().filter(|it| it.may_change());
+        if let Some(credentials) = replaceable {
+            for _ in 1..MAX_TOKENS {
+                let Some(copy) = request.try_clone() else { break };
+                let reads = request.method() == Method::GET;
+                let answer = tokio::select! {
+                    answer = self.pass(copy) => Some(answer?),
+                    () = credentials.replaced(request.headers()), if reads => None,
+                };
+                let replaced = credentials.apply(request.headers_mut());
+                match answer {
+                    Some(answer) if !(replaced && may_be_denial(reads, answer.status())) => {
+                        return Ok(limit::limited(answer, operation));
+                    }
+                    Some(_) => (),
+                    None => answer_at_once(request.url_mut()),
+                }
+            }
+        }
+        Ok(limit::limited(self.pass(request).await?, operation))
+    }
+
+    async fn pass(&self, request: Request) -> reqwest::Result<Response> {
         match &self.transport {
-            Transport::Network => client.execute(request).await,
+            // Not the generated client's own, whose certificates are those of the start.
+            Transport::Network(clients) => clients.current().execute(request).await,
             #[cfg(feature = "demo")]
             Transport::Router(router) => {
                 use tower::ServiceExt;
@@ -101,6 +136,26 @@ impl State {
             }
         }
     }
+}
+
+/// Whether an answer may mean that the token is not accepted. Nomad 1.0 denies with 500; what was
+/// to change something may have been carried out then.
+fn may_be_denial(reads: bool, status: StatusCode) -> bool {
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => true,
+        StatusCode::INTERNAL_SERVER_ERROR => reads,
+        _ => false,
+    }
+}
+
+/// Takes the wait out of a query: a part of it is over, and whoever asked reckons with the whole.
+fn answer_at_once(url: &mut Url) {
+    if url.query_pairs().all(|(name, _)| name != "wait") {
+        return;
+    }
+    let is_kept = |(name, _): &(String, String)| name != "wait" && name != "index";
+    let rest: Vec<_> = url.query_pairs().into_owned().filter(is_kept).collect();
+    url.query_pairs_mut().clear().extend_pairs(rest);
 }
 
 impl fmt::Debug for State {
@@ -125,9 +180,9 @@ macro_rules! hooks {
             async fn exec(
                 &self,
                 request: reqwest::Request,
-                _: &OperationInfo,
+                operation: &OperationInfo,
             ) -> reqwest::Result<reqwest::Response> {
-                self.inner().send(self.client(), request).await
+                self.inner().send(request, operation).await
             }
         }
     )+};

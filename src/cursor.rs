@@ -241,7 +241,9 @@ impl Cursor {
                 if index >= self.floor {
                     match self.above.insert(key, (index, hash)) {
                         Some((last, known)) if last == index && known != hash => {
-                            self.earlier.entry(key).or_default().push(known);
+                            let earlier = self.earlier.entry(key).or_default();
+                            earlier.retain(|it| *it != hash);
+                            earlier.push(known);
                         }
                         Some((last, _)) if last == index => (),
                         _ => drop(self.earlier.remove(&key)),

@@ -12,7 +12,7 @@ use std::{
 use crate::{
     backoff::Trouble,
     env::{Env, Noted},
-    error::{BoxError, Chain},
+    error::{BoxError, Chain, brief},
     failpoint::{self, Point},
     metrics::Metrics,
     record::Record,
@@ -65,7 +65,7 @@ pub enum Fatal {
     #[error("the sink cannot go on")]
     Sink(#[source] BoxError),
     /// A record was rejected, and the configuration says to halt.
-    #[error("the sink rejected record {id}, and NOMAD_FIREHOSE_REJECTED is `halt`")]
+    #[error("the sink rejected record {}, and NOMAD_FIREHOSE_REJECTED is `halt`", brief(.id))]
     Rejected {
         /// The record's id.
         id: String,
@@ -162,7 +162,7 @@ impl Delivery {
         self.rejected_in_a_row.fetch_add(1, Ordering::Relaxed);
         self.metrics.records_rejected.one();
         tracing::error!(
-            id,
+            id = brief(&id),
             bytes = record.body.len(),
             kept = self.dead_letter.is_some(),
             error = reason,

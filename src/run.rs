@@ -20,9 +20,11 @@ use crate::{
 mod check;
 mod config;
 mod flags;
+mod panics;
 
 pub use config::Config;
 use flags::{Flags, Invocation};
+pub use panics::end_on_panic;
 
 /// `EX_USAGE` and `EX_CONFIG` of sysexits.h.
 const EX_USAGE: u8 = 64;
@@ -82,6 +84,7 @@ fn run_stream<R: Resource>(flags: Flags) -> ExitCode {
         }
     };
     logs.start();
+    end_on_panic();
     unknown.iter().for_each(|it| tracing::warn!("{it}"));
     let runtime = runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let ended = runtime.map_err(BoxError::from).and_then(|runtime| {
@@ -140,6 +143,7 @@ pub async fn lead<R: Resource>(config: &Config, stop: &Shutdown) -> Result<(), B
     tracing::info!(
         stream = R::NAME,
         nomad = config.nomad.name(),
+        token = config.nomad.token(),
         namespace = %config.scope.namespace,
         version = env!("CARGO_PKG_VERSION"),
         "started"

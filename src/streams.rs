@@ -13,6 +13,7 @@ use crate::{
     api::{self, Nomad, Page, Query, nomad::types},
     cursor::{Index, Kind, Mark, Nanos},
     dedupe::Seen,
+    error::brief,
     record::{Meta, Record, json},
 };
 
@@ -173,7 +174,7 @@ pub struct Gap {
 
 /// An element of a list that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{object} cannot be read: {why}")]
+#[error("{} cannot be read: {}", brief(.object), brief(.why))]
 pub struct BadElement {
     /// Its id where that can be read, else a word for it.
     pub object: String,

@@ -26,7 +26,7 @@ mod fetch;
 mod follow;
 mod following;
 mod join;
-mod lines;
+pub mod lines;
 mod namespaces;
 mod pass;
 mod poll;
@@ -180,7 +180,10 @@ impl<R: Resource> Watcher<R> {
                     return;
                 }
             } else if let Some(wait) = self.until_stream() {
-                sleep(wait).await;
+                tokio::select! {
+                    () = sleep(wait) => (),
+                    () = self.nomad.token_changed() => (),
+                }
             }
         }
     }
@@ -205,7 +208,10 @@ impl<R: Resource> Watcher<R> {
                 if self.reading != Reading::Regressed {
                     self.reading = Reading::Probing;
                 }
-                self.trouble.backoff.wait().await;
+                tokio::select! {
+                    () = self.trouble.backoff.wait() => (),
+                    () = self.nomad.token_changed() => (),
+                }
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use servers::{Authority, OK, Server};
 
 #[allow(dead_code, reason = "the other test binary needs the rest")]
-mod servers;
+pub mod servers;
 
 type Connect = fn(&Env) -> Result<Endpoint, Noted>;
 
@@ -31,9 +31,9 @@ fn problems<const N: usize>(connect: Connect, vars: [(&str, &str); N]) -> Vec<St
 /// Requests something; what is wrong if there is no answer.
 async fn get(endpoint: &Endpoint) -> Result<u16, String> {
     let url = format!("{}/v1/status/leader", endpoint.base);
-    let mut request = endpoint.client.get(url).build().unwrap();
+    let mut request = endpoint.client().get(url).build().unwrap();
     endpoint.credentials.apply(request.headers_mut());
-    let answer = endpoint.client.execute(request).await;
+    let answer = endpoint.client().execute(request).await;
     answer.map(|it| it.status().as_u16()).map_err(|err| Chain(&err as &dyn Error).to_string())
 }
 

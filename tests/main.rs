@@ -11,6 +11,7 @@ mod failover;
 #[path = "support/process.rs"]
 mod firehose;
 mod following;
+mod hostile;
 mod migration;
 mod openapi;
 mod positions;
@@ -19,6 +20,7 @@ mod properties;
 mod publishing;
 mod reading;
 mod regression;
+mod rotating;
 mod simulation;
 mod sinks;
 mod support;

@@ -6,7 +6,7 @@ mod http;
 pub mod kinesis;
 mod kinesis_own;
 pub mod proxy;
-mod source;
+pub mod source;
 pub mod web;
 pub mod world;
 

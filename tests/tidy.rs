@@ -85,7 +85,7 @@ fn word(text: &str) -> Token {
 fn all() -> Vec<Source> {
     let mut found = Vec::new();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for dir in ["src", "bin", "tests", "benches"] {
+    for dir in ["src", "bin", "tests", "benches", "fuzz"] {
         walk(root, &root.join(dir), &mut found);
     }
     found.push(source(root, &root.join("build.rs")));
@@ -186,6 +186,11 @@ fn variables(sources: &[Source]) -> Vec<String> {
 fn documented(readme: &str) -> Vec<&str> {
     let code = readme.split('`').skip(1).step_by(2);
     code.flat_map(|it| it.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')).collect()
+}
+
+/// The variables that the program reads.
+pub fn variables_read() -> Vec<String> {
+    variables(&below("src"))
 }
 
 fn undocumented_variables(sources: &[Source], readme: &str) -> Vec<String> {

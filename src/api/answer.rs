@@ -7,6 +7,7 @@ use futures::TryStreamExt;
 use progenitor_client::{ByteStream, Error, ResponseValue};
 use tokio::time::timeout;
 
+use super::limit::is_too_large;
 use crate::error::BoxError;
 #[cfg(feature = "demo")]
 use crate::failpoint;
@@ -177,6 +178,15 @@ impl Server {
         ApiError::Unexpected { doing: doing.into(), server: self.name.clone(), what }
     }
 
+    /// The error for an answer that did not come, or not to its end.
+    pub(super) fn broken(&self, doing: String, err: reqwest::Error) -> ApiError {
+        match is_too_large(&err) {
+            Some(size) => self.unexpected(doing, size.to_string()),
+            // The address is in our own text already.
+            None => self.unreachable(doing, err.without_url()),
+        }
+    }
+
     pub(super) async fn explain(&self, doing: String, err: Error<ByteStream>) -> ApiError {
         match err {
             Error::ErrorResponse(answer) => {
@@ -194,16 +204,14 @@ impl Server {
                     None => self.refused(doing, status, answer.bytes_stream()).await,
                 }
             }
-            Error::InvalidResponsePayload(body, err) => self.unexpected(
-                doing,
-                format!("what is not JSON of the kind ({err}): `{}`", shown(&body)),
-            ),
+            Error::InvalidResponsePayload(body, err) => {
+                let err = crate::error::without_values(&err);
+                let text = shown(before_json(&body));
+                self.unexpected(doing, format!("what is not JSON of the kind ({err}): `{text}`"))
+            }
             Error::CommunicationError(err)
             | Error::ResponseBodyError(err)
-            | Error::InvalidUpgrade(err) => {
-                // The address is in our own text already.
-                self.unreachable(doing, err.without_url())
-            }
+            | Error::InvalidUpgrade(err) => self.broken(doing, err),
             Error::InvalidRequest(what) | Error::Custom(what) => self.unexpected(doing, what),
         }
     }
@@ -241,8 +249,14 @@ pub(super) async fn drain(
     text
 }
 
+/// What comes before anything that begins like JSON, which may be a payload.
+pub(super) fn before_json(text: &[u8]) -> &[u8] {
+    let begins = |it: &u8| matches!(it, b'{' | b'[' | b'"');
+    &text[..text.iter().position(begins).unwrap_or(text.len())]
+}
+
 /// The beginning of a text, on one line.
-fn shown(text: &[u8]) -> String {
+pub(super) fn shown(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let mut shown: String = text.chars().take(MAX_TEXT_SHOWN).collect();
     if shown.len() < text.len() {

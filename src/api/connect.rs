@@ -15,11 +15,12 @@ pub use super::credentials::Credentials;
 use super::{
     address::{self, Address, Web},
     credentials::Token,
+    reload::Reloaded,
     tls::{self, Tls},
 };
 use crate::{
     env::{Env, Noted, Secret},
-    error::Chain,
+    error::{BoxError, Chain},
 };
 
 /// How long a connection may take to be made. What the answer may take is the request's business.
@@ -46,13 +47,20 @@ pub struct Endpoint {
     pub base: String,
     /// The whole address as configured, with its query and without user info.
     pub target: String,
-    /// Connects as configured. It has no total timeout and follows no redirects, since the
-    /// headers of [`Credentials`] would go along.
-    pub client: Client,
+    pub(super) clients: Reloaded<Client>,
     /// For every request.
     pub credentials: Credentials,
     /// The address as configured, for messages: without user info.
     pub shown: String,
+}
+
+impl Endpoint {
+    /// Connects as configured, with the certificates of this moment. It has no total timeout and
+    /// follows no redirects, since the headers of [`Credentials`] would go along.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.clients.current()
+    }
 }
 
 /// Where in an enterprise Consul the keys and sessions are.
@@ -68,7 +76,7 @@ pub struct ConsulScope {
 pub fn nomad(env: &Env) -> Result<Endpoint, Noted> {
     let skip_verify = env.switch("NOMAD_SKIP_VERIFY", false);
     let tls = Tls::read(env, &tls::NOMAD, skip_verify.map(|skip| !skip));
-    let token = Token::read(env, "NOMAD_TOKEN", "NOMAD_FIREHOSE_TOKEN_FILE");
+    let token = Token::read_in_task(env, "NOMAD_TOKEN", "NOMAD_FIREHOSE_TOKEN_FILE");
     let login = env.optional("NOMAD_HTTP_AUTH");
     let proxies = proxies(env);
     let address = address::nomad(env);
@@ -137,30 +145,23 @@ impl Settings {
     fn connect(self, env: &Env, address: Address) -> Result<Endpoint, Noted> {
         install_crypto();
         let shown = address.shown();
-        let builder = Client::builder()
-            .user_agent(USER_AGENT)
-            .redirect(Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_keepalive(KEEPALIVE)
-            .pool_idle_timeout(POOL_IDLE)
-            // The environment of the process is not asked again: `proxies` are from `Env`.
-            .no_proxy();
         let trust_variable = self.tls.trust_variable();
-        let (base, target, login_url, builder) = match address {
+        let (base, target, login_url, clients) = match address {
             Address::Unix(path) => {
-                let builder = builder.unix_socket(path).tls_certs_only([]);
-                (UNIX_BASE.to_owned(), UNIX_BASE.to_owned(), None, builder)
+                let clients = Tls::plain_client(builder().unix_socket(path));
+                (UNIX_BASE.to_owned(), UNIX_BASE.to_owned(), None, clients)
             }
             Address::Web(mut web) => {
-                let builder = route(builder, self.tls, self.proxies, &mut web);
-                (web.base(), web.target(), web.login, builder)
+                let clients = route(self.tls, self.proxies, &mut web);
+                (web.base(), web.target(), web.login, clients)
             }
         };
-        let client = builder.build().map_err(|err| {
+        let clients = clients.map_err(|err| {
             // All files were checked, so that only the system's certificates are left to fail.
             let what = "is not set, and the system has no certificates that can be used instead";
-            env.note(trust_variable, format!("{what}: {}", Chain(&err)))
+            env.note(trust_variable, format!("{what}: {}", Chain(&*err)))
         })?;
+        let client = clients.current();
         let login = match (login_url, self.login) {
             (Some(url), _) => authorization(client.get(url)),
             (None, Some(login)) => {
@@ -171,34 +172,44 @@ impl Settings {
             (None, None) => None,
         };
         let credentials = Credentials::new(self.header, self.token, login);
-        Ok(Endpoint { base, target, client, credentials, shown })
+        Ok(Endpoint { base, target, clients, credentials, shown })
     }
 }
 
-/// Leads the client to `web`, whose host may be another one afterwards.
-fn route(builder: ClientBuilder, tls: Tls, proxies: Vec<Proxy>, web: &mut Web) -> ClientBuilder {
-    if let Some(name) = tls.server_name().filter(|it| web.is_secure() && *it != web.host()) {
+/// What all clients have.
+fn builder() -> ClientBuilder {
+    Client::builder()
+        .user_agent(USER_AGENT)
+        .redirect(Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_keepalive(KEEPALIVE)
+        .pool_idle_timeout(POOL_IDLE)
+        // The environment of the process is not asked again: `proxies` are from `Env`.
+        .no_proxy()
+}
+
+/// Leads a client to `web`, whose host may be another one afterwards.
+fn route(tls: Tls, proxies: Vec<Proxy>, web: &mut Web) -> Result<Reloaded<Client>, BoxError> {
+    let name = tls.server_name().filter(|it| web.is_secure() && *it != web.host());
+    if let Some(name) = name.map(str::to_owned) {
         // The client has no setting for it. So the name becomes the host of the address, which a
         // resolver leads to the true one. A proxy would look up the name itself.
-        if !proxies.is_empty() {
-            tracing::info!(server_name = name, "connecting without a proxy because of the name");
-        }
-        let (host, resolver) = (web.host_header(), Renamed { host: web.host().to_owned() });
-        web.rename(name);
+        let (host, renamed) = (web.host_header(), Renamed { host: web.host().to_owned() });
+        web.rename(&name);
         let headers: HeaderMap = host.map(|it| (HOST, it)).into_iter().collect();
-        return tls.apply(builder).dns_resolver(resolver).default_headers(headers);
+        return tls.client(move || {
+            builder().dns_resolver(renamed.clone()).default_headers(headers.clone())
+        });
     }
     let proxies = if web.is_local() { Vec::new() } else { proxies };
-    let builder = if web.is_secure() || !proxies.is_empty() {
-        tls.apply(builder)
-    } else {
-        // Where there is no TLS, the system needs no certificates.
-        builder.tls_certs_only([])
-    };
-    proxies.into_iter().fold(builder, ClientBuilder::proxy)
+    let secure = web.is_secure() || !proxies.is_empty();
+    let routed =
+        move || proxies.iter().fold(builder(), |builder, proxy| builder.proxy(proxy.clone()));
+    if secure { tls.client(routed) } else { Tls::plain_client(routed()) }
 }
 
 /// Resolves any name to the addresses that `host` has at this moment.
+#[derive(Clone)]
 struct Renamed {
     host: String,
 }

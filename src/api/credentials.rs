@@ -5,7 +5,8 @@ use std::{
     fs::File,
     io::{self, Read},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
@@ -14,6 +15,13 @@ use crate::env::{Env, Noted, Secret};
 
 /// The most that is read of a token file. Tokens are a few hundred bytes.
 const MAX_TOKEN_BYTES: u64 = 64 * 1024;
+
+/// Whoever waits for another token looks for it this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Where Nomad puts the identity of a task that asks for it as a file, below the directory of its
+/// secrets.
+const IDENTITY_FILE: &str = "nomad_token";
 
 /// What a request carries to be let in: a token, and for a proxy before the API a password.
 #[derive(Clone, Debug)]
@@ -45,6 +53,8 @@ pub(crate) struct SecretFile<T> {
 #[derive(Debug)]
 struct Latest<T> {
     value: Option<T>,
+    /// How often it was another one.
+    changes: u64,
     /// The last attempt to read failed, and the operator was told so.
     warned: bool,
 }
@@ -70,13 +80,60 @@ impl Credentials {
         Self { header, token, basic }
     }
 
-    /// Puts the credentials of this moment into the headers of a request.
-    pub fn apply(&self, headers: &mut HeaderMap) {
+    /// Puts the credentials of this moment into the headers of a request; whether they are others
+    /// than those that it had.
+    pub fn apply(&self, headers: &mut HeaderMap) -> bool {
+        let mut others = false;
         if let Some(token) = self.token.current() {
-            headers.insert(self.header.clone(), token);
+            others =
+                headers.insert(self.header.clone(), token.clone()).is_none_or(|it| it != token);
         }
         if let Some(basic) = &self.basic {
             headers.insert(AUTHORIZATION, basic.clone());
+        }
+        others
+    }
+
+    /// Whether the token can be replaced while the process runs.
+    pub(super) fn may_change(&self) -> bool {
+        matches!(self.token, Token::File(_))
+    }
+
+    /// How often the token was replaced.
+    pub(super) fn changes(&self) -> u64 {
+        match &self.token {
+            Token::File(file) => file.latest().changes,
+            Token::None | Token::Fixed(_) => 0,
+        }
+    }
+
+    /// Resolves once there is another token than that in these headers.
+    pub(super) async fn replaced(&self, headers: &HeaderMap) {
+        if !self.may_change() {
+            return std::future::pending().await;
+        }
+        let used = headers.get(&self.header);
+        loop {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            if self.token.current().as_ref() != used {
+                return;
+            }
+        }
+    }
+
+    /// Resolves once there is another token than now.
+    pub(super) async fn changed(&self) {
+        let mut now = HeaderMap::new();
+        self.apply(&mut now);
+        self.replaced(&now).await;
+    }
+
+    /// Where the token comes from, for messages.
+    pub(super) fn source(&self, variable: &str) -> String {
+        match &self.token {
+            Token::None => "none".to_owned(),
+            Token::Fixed(_) => variable.to_owned(),
+            Token::File(file) => format!("the file {}", file.path.display()),
         }
     }
 }
@@ -85,6 +142,31 @@ impl Token {
     /// The token in the file, if there is any in it, else the one in the environment.
     pub(crate) fn read(env: &Env, value: &'static str, file: &'static str) -> Result<Self, Noted> {
         Self::read_as(env, value, file, "the token", header_value)
+    }
+
+    /// The same; and in a task of Nomad that asked for its identity as a file, that file where
+    /// neither is set, or where the variable holds what is in it: Nomad sets that once, and renews
+    /// the file.
+    pub(super) fn read_in_task(
+        env: &Env,
+        value: &'static str,
+        file: &'static str,
+    ) -> Result<Self, Noted> {
+        let secrets = env.optional::<PathBuf>("NOMAD_SECRETS_DIR");
+        let (token, secrets) = (Self::read(env, value, file)?, secrets?);
+        let given = match &token {
+            Self::None => None,
+            Self::Fixed(given) => Some(given),
+            Self::File(_) => return Ok(token),
+        };
+        let Some(path) = secrets.map(|it| it.join(IDENTITY_FILE)) else { return Ok(token) };
+        Ok(match read(&path, header_value) {
+            Ok(identity) if given.is_none_or(|it| *it == identity) => {
+                Self::file(path, header_value, Some(identity))
+            }
+            // Most tasks have none.
+            Ok(_) | Err(_) => token,
+        })
     }
 
     /// The same as the value of `Authorization`.
@@ -136,8 +218,12 @@ impl<T: Clone + PartialEq> Secrets<T> {
                 return Err(env.note(file, problem));
             }
         };
-        let latest = Mutex::new(Latest { value, warned: false });
-        Ok(Self::File(Arc::new(SecretFile { path, parse, latest })))
+        Ok(Self::file(path, parse, value))
+    }
+
+    fn file(path: PathBuf, parse: Parse<T>, value: Option<T>) -> Self {
+        let latest = Mutex::new(Latest { value, changes: 0, warned: false });
+        Self::File(Arc::new(SecretFile { path, parse, latest }))
     }
 
     /// The one of this moment, if there is any.
@@ -150,6 +236,12 @@ impl<T: Clone + PartialEq> Secrets<T> {
     }
 }
 
+impl<T> SecretFile<T> {
+    fn latest(&self) -> MutexGuard<'_, Latest<T>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl<T: Clone + PartialEq> SecretFile<T> {
     /// What is in the file now, or the last that was.
     ///
@@ -157,13 +249,14 @@ impl<T: Clone + PartialEq> SecretFile<T> {
     /// tell that it changed.
     fn current(&self) -> Option<T> {
         let read = read(&self.path, self.parse);
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut latest = self.latest();
         let path = self.path.display();
         match read {
             Ok(value) => {
                 if latest.value.as_ref() != Some(&value) {
                     tracing::info!(%path, "the file with the token or headers has changed");
                     latest.value = Some(value);
+                    latest.changes += 1;
                 }
                 latest.warned = false;
             }

@@ -9,12 +9,13 @@ use tokio::time::timeout;
 use super::{
     State,
     answer::{ApiError, Result, Server, drain},
-    connect::{ConsulScope, Endpoint},
+    connect::{ConsulScope, Credentials, Endpoint},
     consul::{
         self,
         types::{KvEntry, SessionRequest, TxnKvOp, TxnOp, TxnResult},
     },
 };
+use crate::error::brief;
 
 /// Marks a key as a lock of the Go client, which refuses any other.
 pub const LOCK_FLAGS: u64 = 3_304_740_253_564_472_344;
@@ -27,6 +28,7 @@ pub struct Consul {
     client: consul::Client,
     server: Server,
     scope: ConsulScope,
+    credentials: Option<Credentials>,
 }
 
 /// A key as it was read.
@@ -128,8 +130,9 @@ impl Consul {
             token: "CONSUL_HTTP_TOKEN (or CONSUL_HTTP_TOKEN_FILE)",
         };
         let state = State::network(&endpoint);
-        let client = consul::Client::new_with_client(&endpoint.base, endpoint.client, state);
-        Self { client, server, scope }
+        let credentials = Some(endpoint.credentials.clone());
+        let client = consul::Client::new_with_client(&endpoint.base, endpoint.client(), state);
+        Self { client, server, scope, credentials }
     }
 
     /// A stand-in in this process.
@@ -143,13 +146,21 @@ impl Consul {
             variable: "CONSUL_HTTP_ADDR",
             token: "CONSUL_HTTP_TOKEN (or CONSUL_HTTP_TOKEN_FILE)",
         };
-        Self { client, server, scope: ConsulScope::default() }
+        Self { client, server, scope: ConsulScope::default(), credentials: None }
     }
 
     /// The server, as errors name it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.server.name
+    }
+
+    /// Resolves once there is another token than now.
+    pub async fn token_changed(&self) {
+        match &self.credentials {
+            Some(credentials) => credentials.changed().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Creates a session that nothing but its TTL ends; returns its id.
@@ -312,7 +323,7 @@ pub struct Write<'a> {
 fn refusal(body: &[u8]) -> TxnRefused {
     let result: Option<TxnResult> = serde_json::from_slice(body).ok();
     let errors = result.and_then(|it| it.errors).unwrap_or_default();
-    let what = |it: &consul::types::TxnError| it.what.clone();
+    let what = |it: &consul::types::TxnError| brief(&it.what);
     // A token that may not write is refused in the same way as a lock that is lost.
     if let Some(denied) = errors.iter().find(|it| it.what.contains("Permission denied")) {
         return TxnRefused::Denied(what(denied));

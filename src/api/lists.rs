@@ -10,16 +10,14 @@ use tokio::time::timeout;
 
 use super::{
     REQUEST_LIMIT, State,
-    answer::{ApiError, Result, Server},
-    connect::Endpoint,
+    answer::{ApiError, Result, Server, shown},
+    connect::{Credentials, Endpoint},
     nomad,
 };
 use crate::cursor::Index;
 
 /// An object read by id that stops arriving for so long is given up.
 const BODY_LIMIT: Duration = Duration::from_secs(60);
-/// A larger object is taken for something else.
-const MAX_OBJECT_BYTES: usize = 16 << 20;
 
 /// A list query.
 #[derive(Clone, Debug)]
@@ -52,6 +50,7 @@ pub struct Nomad {
     client: nomad::Client,
     server: Server,
     region: Option<String>,
+    credentials: Option<Credentials>,
 }
 
 /// The five lists have the same parameters.
@@ -115,8 +114,9 @@ impl Nomad {
             token: "NOMAD_TOKEN (or NOMAD_FIREHOSE_TOKEN_FILE)",
         };
         let state = State::network(&endpoint);
-        let client = nomad::Client::new_with_client(&endpoint.base, endpoint.client, state);
-        Self { client, server, region }
+        let credentials = Some(endpoint.credentials.clone());
+        let client = nomad::Client::new_with_client(&endpoint.base, endpoint.client(), state);
+        Self { client, server, region, credentials }
     }
 
     /// A stand-in in this process.
@@ -130,13 +130,34 @@ impl Nomad {
             variable: "NOMAD_ADDR",
             token: "NOMAD_TOKEN (or NOMAD_FIREHOSE_TOKEN_FILE)",
         };
-        Self { client, server, region: None }
+        Self { client, server, region: None, credentials: None }
     }
 
     /// The server, as errors name it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.server.name
+    }
+
+    /// Where its token comes from.
+    #[must_use]
+    pub fn token(&self) -> String {
+        let token = self.credentials.as_ref().map(|it| it.source("NOMAD_TOKEN"));
+        token.unwrap_or_else(|| "none".to_owned())
+    }
+
+    /// How often the token was replaced.
+    #[must_use]
+    pub fn token_changes(&self) -> u64 {
+        self.credentials.as_ref().map_or(0, Credentials::changes)
+    }
+
+    /// Resolves once there is another token than now.
+    pub async fn token_changed(&self) {
+        match &self.credentials {
+            Some(credentials) => credentials.changed().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Reads a node; `None` where there is none. `fresh` asks the leader.
@@ -233,7 +254,7 @@ impl Nomad {
         let index = text(headers, "X-Nomad-Index");
         let Some(Ok(index)) = index.map(str::parse) else {
             let what = match index {
-                Some(text) => format!("X-Nomad-Index `{}`", text.escape_debug()),
+                Some(text) => format!("X-Nomad-Index `{}`", shown(text.as_bytes())),
                 None => "no X-Nomad-Index".to_owned(),
             };
             return Err(self.server.unexpected(doing, what));
@@ -256,14 +277,9 @@ impl Nomad {
             let chunk = timeout(BODY_LIMIT, chunks.try_next()).await.map_err(|_| {
                 self.server.unreachable(doing.to_owned(), "the answer stopped arriving")
             })?;
-            let chunk = chunk
-                .map_err(|err| self.server.unreachable(doing.to_owned(), err.without_url()))?;
+            let chunk = chunk.map_err(|err| self.server.broken(doing.to_owned(), err))?;
             let Some(chunk) = chunk else { return Ok(Some(Bytes::from(body))) };
             body.extend_from_slice(&chunk);
-            if body.len() > MAX_OBJECT_BYTES {
-                let what = format!("more than {MAX_OBJECT_BYTES} bytes");
-                return Err(self.server.unexpected(doing, what));
-            }
         }
     }
 }

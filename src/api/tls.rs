@@ -1,19 +1,18 @@
 //! The TLS settings of Nomad's and Consul's clients and of sinks, which differ in names only.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
-use reqwest::{Certificate, ClientBuilder, Identity, Url};
-use rustls::{
-    RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, DnsName, PrivateKeyDer, pem::PemObject},
-    sign::CertifiedKey,
-};
+use reqwest::{Certificate, ClientBuilder, Url};
+use rustls::pki_types::DnsName;
 
-use crate::env::{Env, Noted};
+use super::{
+    certificates::{Authorities, Files, Loaded, Named, Unusable},
+    reload::Reloaded,
+};
+use crate::{
+    env::{Env, Noted},
+    error::BoxError,
+};
 
 /// The names of the variables.
 pub(crate) struct Variables {
@@ -54,28 +53,11 @@ pub(super) const SINK_HTTP: Variables = Variables {
 
 /// How to prove who we are, and to tell whether the server is who it should be.
 pub(crate) struct Tls {
-    trust: Trust,
-    identity: Option<Key>,
+    files: Files,
+    loaded: Loaded,
+    verify: bool,
     server_name: Option<String>,
     trust_variable: &'static str,
-}
-
-/// Whose certificates are good.
-enum Trust {
-    /// Those of the authorities that the system trusts.
-    System,
-    /// Those of these authorities, and of no others.
-    Only(Vec<CertificateDer<'static>>),
-    /// Anybody's.
-    Everyone,
-}
-
-/// A certificate of ours and its key, in the forms that the clients take.
-#[cfg_attr(not(feature = "amqp"), expect(dead_code, reason = "only a client of HTTP is built"))]
-struct Key {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-    identity: Identity,
 }
 
 impl Tls {
@@ -86,16 +68,30 @@ impl Tls {
         names: &Variables,
         verify: Result<bool, Noted>,
     ) -> Result<Self, Noted> {
-        let roots = roots(env, names);
-        let identity = identity(env, names);
-        let server_name = server_name(env, names);
-        let trust = match (verify?, roots?) {
-            (false, _) => Trust::Everyone,
-            (true, Some(roots)) => Trust::Only(roots),
-            (true, None) => Trust::System,
+        let authorities = authorities(env, names);
+        let client = client(env, names);
+        // What is wrong with the files is said of those that are named rightly.
+        let files = Files {
+            authorities: authorities.clone().unwrap_or_default(),
+            client: client.clone().unwrap_or_default(),
         };
-        let (identity, server_name) = (identity?, server_name?);
-        Ok(Self { trust, identity, server_name, trust_variable: names.ca_cert })
+        let loaded = files.load().map_err(|Unusable(wrong)| {
+            let noted = wrong.into_iter().map(|(name, what)| env.note(name, what));
+            noted.last()
+        });
+        let server_name = server_name(env, names);
+        let verify = verify?;
+        authorities?;
+        client?;
+        let trust_variable = names.ca_cert;
+        match loaded {
+            Ok(loaded) => {
+                Ok(Self { files, loaded, verify, server_name: server_name?, trust_variable })
+            }
+            Err(Some(noted)) => Err(noted),
+            // There is always something that was wrong.
+            Err(None) => Err(env.note(trust_variable, "cannot be used")),
+        }
     }
 
     /// The name in the server's certificate, where it is not the host of the address.
@@ -108,129 +104,97 @@ impl Tls {
         self.trust_variable
     }
 
-    /// Puts the settings into effect.
-    pub(super) fn apply(self, builder: ClientBuilder) -> ClientBuilder {
-        let builder = match self.trust {
-            Trust::System => builder,
-            Trust::Only(roots) => {
-                // All of them were certificates when they were read.
-                builder
-                    .tls_certs_only(roots.iter().filter_map(|der| Certificate::from_der(der).ok()))
-            }
-            Trust::Everyone => builder.tls_danger_accept_invalid_certs(true),
-        };
-        match self.identity {
-            Some(key) => builder.identity(key.identity),
-            None => builder,
-        }
+    /// A client made of the settings and the files, and made again when these change. Its idle
+    /// connections, which were made with the old ones, go with it.
+    pub(super) fn client(
+        self,
+        builder: impl Fn() -> ClientBuilder + Send + Sync + 'static,
+    ) -> Result<Reloaded<reqwest::Client>, BoxError> {
+        let verify = self.verify;
+        Reloaded::new(self.files, self.loaded, move |loaded| {
+            let builder = match loaded.roots {
+                _ if !verify => builder().tls_danger_accept_invalid_certs(true),
+                None => builder(),
+                Some(roots) => {
+                    // All of them were certificates when they were read.
+                    let roots = roots.iter().filter_map(|der| Certificate::from_der(der).ok());
+                    builder().tls_certs_only(roots)
+                }
+            };
+            let builder = match loaded.key {
+                Some(key) => builder.identity(key.identity),
+                None => builder,
+            };
+            Ok(builder.build()?)
+        })
+    }
+
+    /// A client for where there is no TLS, so that the system needs no certificates.
+    pub(super) fn plain_client(
+        builder: ClientBuilder,
+    ) -> Result<Reloaded<reqwest::Client>, BoxError> {
+        let client = builder.tls_certs_only([]).build()?;
+        let nothing = Loaded { digest: 0, roots: None, key: None };
+        Reloaded::new(Files::default(), nothing, move |_| Ok(client.clone()))
     }
 
     /// The settings for a connection that is not HTTP. There, whom to trust is always checked.
     #[cfg(feature = "amqp")]
-    pub(crate) fn config(self) -> Result<rustls::ClientConfig, rustls::Error> {
-        use rustls::ClientConfig;
+    pub(crate) fn config(self) -> Result<Reloaded<std::sync::Arc<rustls::ClientConfig>>, BoxError> {
+        use std::sync::Arc;
+
+        use rustls::{ClientConfig, RootCertStore, crypto::ring};
         use rustls_platform_verifier::BuilderVerifierExt;
 
-        let provider = std::sync::Arc::new(ring::default_provider());
-        let builder =
-            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        let builder = match self.trust {
-            Trust::Only(roots) => {
-                let mut store = RootCertStore::empty();
-                store.add_parsable_certificates(roots);
-                builder.with_root_certificates(store)
-            }
-            Trust::System | Trust::Everyone => builder.with_platform_verifier()?,
-        };
-        match self.identity {
-            Some(Key { chain, key, .. }) => builder.with_client_auth_cert(chain, key),
-            None => Ok(builder.with_no_client_auth()),
-        }
+        use super::certificates::Key;
+
+        Reloaded::new(self.files, self.loaded, |loaded| {
+            let provider = Arc::new(ring::default_provider());
+            let builder = ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()?;
+            let builder = match loaded.roots {
+                Some(roots) => {
+                    let mut store = RootCertStore::empty();
+                    store.add_parsable_certificates(roots);
+                    builder.with_root_certificates(store)
+                }
+                None => builder.with_platform_verifier()?,
+            };
+            Ok(Arc::new(match loaded.key {
+                Some(Key { chain, key, .. }) => builder.with_client_auth_cert(chain, key)?,
+                None => builder.with_no_client_auth(),
+            }))
+        })
     }
 }
 
-fn roots(env: &Env, names: &Variables) -> Result<Option<Vec<CertificateDer<'static>>>, Noted> {
+fn authorities(env: &Env, names: &Variables) -> Result<Option<Authorities>, Noted> {
     let file = env.optional::<PathBuf>(names.ca_cert);
     let directory = env.optional::<PathBuf>(names.ca_path);
-    match (file?, directory?) {
-        (Some(file), _) => authorities(env, names.ca_cert, &file).map(Some),
-        (None, Some(directory)) => all_authorities(env, names.ca_path, &directory).map(Some),
+    Ok(match (file?, directory?) {
+        (Some(path), _) => Some(Authorities::File(Named { variable: names.ca_cert, path })),
+        (None, Some(path)) => Some(Authorities::Directory(Named { variable: names.ca_path, path })),
+        (None, None) => None,
+    })
+}
+
+fn client(env: &Env, names: &Variables) -> Result<Option<(Named, Named)>, Noted> {
+    let cert = env.optional::<PathBuf>(names.client_cert);
+    let key = env.optional::<PathBuf>(names.client_key);
+    let named = |variable, path| Named { variable, path };
+    match (cert?, key?) {
         (None, None) => Ok(None),
-    }
-}
-
-/// The certificates in all files below a directory, as the official clients find them.
-fn all_authorities(
-    env: &Env,
-    name: &'static str,
-    directory: &Path,
-) -> Result<Vec<CertificateDer<'static>>, Noted> {
-    let mut found = Vec::new();
-    let mut directories = vec![directory.to_owned()];
-    while let Some(directory) = directories.pop() {
-        let failed = |err| env.note(name, format!("cannot list {}: {err}", directory.display()));
-        for entry in fs::read_dir(&directory).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let path = entry.path();
-            // A link to a directory is not followed: it could lead back to where it is.
-            if entry.file_type().map_err(failed)?.is_dir() {
-                directories.push(path);
-            } else if !path.is_dir() {
-                found.append(&mut authorities(env, name, &path)?);
-            }
+        (Some(cert), Some(key)) => {
+            Ok(Some((named(names.client_cert, cert), named(names.client_key, key))))
         }
-    }
-    if found.is_empty() {
-        return Err(env.note(name, format!("no certificates below {}", directory.display())));
-    }
-    Ok(found)
-}
-
-fn authorities(
-    env: &Env,
-    name: &'static str,
-    path: &Path,
-) -> Result<Vec<CertificateDer<'static>>, Noted> {
-    let mut store = RootCertStore::empty();
-    let found = certificates(env, name, path, &read(env, name, path)?)?;
-    for der in &found {
-        Certificate::from_der(der).map_err(|err| unusable(env, name, path, err))?;
-        store.add(der.clone()).map_err(|err| unusable(env, name, path, err))?;
-    }
-    Ok(found)
-}
-
-fn identity(env: &Env, names: &Variables) -> Result<Option<Key>, Noted> {
-    let cert_path = env.optional::<PathBuf>(names.client_cert);
-    let key_path = env.optional::<PathBuf>(names.client_key);
-    let (cert_path, key_path) = match (cert_path?, key_path?) {
-        (None, None) => return Ok(None),
-        (Some(cert), Some(key)) => (cert, key),
         (Some(_), None) => {
             let what = format!("is not set, and {} is: set both or neither", names.client_cert);
-            return Err(env.note(names.client_key, what));
+            Err(env.note(names.client_key, what))
         }
         (None, Some(_)) => {
             let what = format!("is not set, and {} is: set both or neither", names.client_key);
-            return Err(env.note(names.client_cert, what));
+            Err(env.note(names.client_cert, what))
         }
-    };
-    let cert = read(env, names.client_cert, &cert_path)
-        .and_then(|pem| Ok((certificates(env, names.client_cert, &cert_path, &pem)?, pem)));
-    let key = read(env, names.client_key, &key_path)
-        .and_then(|pem| Ok((private_key(env, names.client_key, &key_path, &pem)?, pem)));
-    let ((chain, mut pem), (key, key_pem)) = (cert?, key?);
-    // Checks among others that the one belongs to the other.
-    CertifiedKey::from_der(chain.clone(), key.clone_key(), &ring::default_provider())
-        .map_err(|err| unusable(env, names.client_key, &key_path, err))?;
-    // One file often holds both, and its certificates must not be sent twice.
-    if cert_path != key_path {
-        pem.push(b'\n');
-        pem.extend(key_pem);
-    }
-    match Identity::from_pem(&pem) {
-        Ok(identity) => Ok(Some(Key { chain, key, identity })),
-        Err(err) => Err(unusable(env, names.client_cert, &cert_path, err)),
     }
 }
 
@@ -250,43 +214,4 @@ fn server_name(env: &Env, names: &Variables) -> Result<Option<String>, Noted> {
     }
     let what = format!("`{name}` is not a DNS name such as server.global.nomad");
     Err(env.note(names.server_name, what))
-}
-
-fn read(env: &Env, name: &'static str, path: &Path) -> Result<Vec<u8>, Noted> {
-    fs::read(path).map_err(|err| env.note(name, format!("cannot read {}: {err}", path.display())))
-}
-
-fn certificates(
-    env: &Env,
-    name: &'static str,
-    path: &Path,
-    pem: &[u8],
-) -> Result<Vec<CertificateDer<'static>>, Noted> {
-    let found = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
-    let found = found.map_err(|err| unusable(env, name, path, err))?;
-    if found.is_empty() {
-        return Err(env.note(name, format!("no PEM certificate in {}", path.display())));
-    }
-    Ok(found)
-}
-
-fn private_key(
-    env: &Env,
-    name: &'static str,
-    path: &Path,
-    pem: &[u8],
-) -> Result<PrivateKeyDer<'static>, Noted> {
-    // The error shows what was found, which here could be a part of a key.
-    PrivateKeyDer::from_pem_slice(pem).map_err(|_| {
-        env.note(name, format!("no PEM private key without a passphrase in {}", path.display()))
-    })
-}
-
-fn unusable(
-    env: &Env,
-    name: &'static str,
-    path: &Path,
-    err: impl std::error::Error + 'static,
-) -> Noted {
-    env.note(name, format!("cannot use {}: {}", path.display(), crate::error::Chain(&err)))
 }

@@ -305,6 +305,7 @@ fn parse_head(bytes: &[u8]) -> Result<Head, String> {
     let (name, sum, json) = (parts.next(), parts.next(), parts.next());
     if name != Some(HEAD) {
         let name: String = name.unwrap_or_default().chars().take(40).collect();
+        let name = name.escape_debug();
         return Err(format!("its format is `{name}`, and this version reads `{HEAD}`"));
     }
     let json = json.ok_or("it is cut short")?;

@@ -54,6 +54,17 @@ fn a_cursor_comes_back_as_it_was_saved() {
 }
 
 #[test]
+fn states_that_take_turns_at_one_index_are_remembered_once_each() {
+    let mut cursor = Cursor::new(Kind::Objects);
+    for hash in [1, 2, 1, 2, 1, 1] {
+        cursor.apply(Mark::Object { key: 7, index: Index(5), hash });
+    }
+    let (head, _) = save(&mut cursor, &mut Vec::new());
+    let text = String::from_utf8(head).unwrap();
+    assert!(text.contains(r#""above":[["7",5,"1"],["7",5,"2"]]"#), "{text}");
+}
+
+#[test]
 fn many_tails_are_spread_over_shards_that_fit_a_transaction() {
     let (mut cursor, mut shards) = (tasks(20_000), Vec::new());
     let (head, value) = save(&mut cursor, &mut shards);

@@ -17,7 +17,7 @@ use crate::{
     backoff::Trouble,
     cursor::{self, Cursor, Encoded, Loading, Saved},
     env::{Env, Noted},
-    error::Chain,
+    error::{Chain, brief},
     failpoint::{self, Point},
     shutdown::Shutdown,
 };
@@ -141,7 +141,11 @@ impl Consul {
                 Lock::Held(session) if session == lease.session() => return Ok(()),
                 Lock::Held(holder) => {
                     if !said {
-                        tracing::info!(lock = self.keys.lock, holder, "standing by");
+                        tracing::info!(
+                            lock = self.keys.lock,
+                            holder = brief(&holder),
+                            "standing by"
+                        );
                         said = true;
                     }
                     // An index that went back is one of another or a restored server.
@@ -197,6 +201,7 @@ impl Leader for Consul {
                 biased;
                 () = stop.requested() => return Ok(None),
                 () = trouble.backoff.wait() => (),
+                () = self.consul.token_changed() => (),
             }
         }
     }
@@ -207,7 +212,7 @@ impl Leader for Consul {
         let cursor = self.consul.read(&self.keys.cursor, None).await.map_err(failed)?;
         let lock = match lock.lock() {
             Lock::Free => "free".to_owned(),
-            Lock::Held(session) => format!("held by session {session}"),
+            Lock::Held(session) => format!("held by session {}", brief(&session)),
             Lock::Foreign { flags } => format!("in use for something else (flags {flags})"),
         };
         let cursor = if cursor.entry.is_some() { "there" } else { "none yet" };

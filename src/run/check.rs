@@ -20,10 +20,11 @@ pub(super) async fn check<R: Resource>(config: &Config) -> bool {
     };
     let nomad = match R::list(&config.nomad, &query).await {
         Ok(page) if page.index > Index(0) || page.known_leader => Ok(format!(
-            "{}: the list of {} can be read, at index {}",
+            "{}: the list of {} can be read, at index {}; the token is from: {}",
             config.nomad.name(),
             R::NAME,
-            page.index
+            page.index,
+            config.nomad.token()
         )),
         Ok(_) => Err(format!("{}: it knows no leader", config.nomad.name())),
         Err(err) => Err(Chain(&err).to_string()),

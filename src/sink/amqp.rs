@@ -17,9 +17,12 @@ use tokio::{sync::Mutex, time::timeout};
 
 use super::{Again, Connect, DeliverError, Failure, FailureKind, Sink};
 use crate::{
-    api::tls::{Tls, Variables},
+    api::{
+        reload::Reloaded,
+        tls::{Tls, Variables},
+    },
     env::{Env, Noted},
-    error::BoxError,
+    error::{BoxError, Chain},
     record::{Format, Limits, Record},
 };
 
@@ -57,7 +60,8 @@ const TLS: Variables = Variables {
 /// durable one has written or replicated it.
 pub(super) struct Amqp {
     brokers: Vec<Broker>,
-    tls: Option<(Arc<ClientConfig>, Option<String>)>,
+    /// The certificates and keys of the moment, and the name in the broker's.
+    tls: Option<(Reloaded<Arc<ClientConfig>>, Option<String>)>,
     exchange: ShortString,
     key: RoutingKey,
     unroutable: Unroutable,
@@ -131,8 +135,9 @@ impl Connect for Amqp {
         let (brokers, tls, key) = (brokers?, tls?, key?);
         let tls = if brokers.iter().any(Broker::is_secure) {
             let name = tls.server_name().map(str::to_owned);
-            let config = tls.config().map_err(|err| env.note(TLS.ca_cert, err.to_string()))?;
-            Some((Arc::new(config), name))
+            let config =
+                tls.config().map_err(|err| env.note(TLS.ca_cert, Chain(&*err).to_string()))?;
+            Some((config, name))
         } else {
             None
         };
@@ -217,7 +222,8 @@ impl Amqp {
     async fn connect(&self) -> Result<Link, LinkError> {
         let mut first = None;
         for broker in &self.brokers {
-            let tls = self.tls.clone().filter(|_| broker.is_secure());
+            let tls = self.tls.as_ref().filter(|_| broker.is_secure());
+            let tls = tls.map(|(config, name)| (config.current(), name.clone()));
             match Link::connect(broker, tls, self.limits().calls).await {
                 Ok(link) => return Ok(link),
                 Err(err) => {

@@ -107,8 +107,7 @@ impl Sink for Http {
 
     /// Only asks whether anybody is there: what a receiver takes is known once it has taken it.
     async fn check(&self) -> Result<(), DeliverError> {
-        let request = Request::new(Method::HEAD, self.url.clone());
-        match self.ask(request).await {
+        match self.ask(|| Request::new(Method::HEAD, self.url.clone())).await {
             Answer::Unavailable(
                 err @ (HttpError::NoAnswer { .. } | HttpError::Denied { .. }),
                 _,
@@ -120,17 +119,36 @@ impl Sink for Http {
 
 impl Http {
     async fn post(&self, records: &[Record]) -> Answer {
-        let mut request = Request::new(Method::POST, self.url.clone());
-        self.encoding.write(records, &mut request);
-        self.ask(request).await
+        self.ask(|| {
+            let mut request = Request::new(Method::POST, self.url.clone());
+            self.encoding.write(records, &mut request);
+            request
+        })
+        .await
     }
 
-    async fn ask(&self, mut request: Request) -> Answer {
+    /// Sends a request; once more where it is denied and its secrets were replaced meanwhile.
+    async fn ask(&self, request: impl Fn() -> Request) -> Answer {
+        let first = self.signed(request());
+        let used = first.headers().clone();
+        let answer = self.send(first).await;
+        if !matches!(&answer, Answer::Unavailable(HttpError::Denied { .. }, _)) {
+            return answer;
+        }
+        let again = self.signed(request());
+        if *again.headers() == used { answer } else { self.send(again).await }
+    }
+
+    fn signed(&self, mut request: Request) -> Request {
         if let Some(headers) = self.headers.current() {
             request.headers_mut().extend(headers);
         }
         self.endpoint.credentials.apply(request.headers_mut());
         *request.timeout_mut() = Some(self.timeout);
-        answer::read(self.endpoint.client.execute(request).await, &self.shown).await
+        request
+    }
+
+    async fn send(&self, request: Request) -> Answer {
+        answer::read(self.endpoint.client().execute(request).await, &self.shown).await
     }
 }

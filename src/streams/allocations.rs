@@ -11,6 +11,7 @@ use super::{BadElement, Change, Envelope, Event, Found, Gap, Mode, task_update::
 use crate::{
     cursor::{Index, Mark, Task, allocation},
     dedupe::{EVENTS_KEPT, NewEvents, Seal, Seen},
+    error::without_values,
     record::json::{self, Alike, MemberHash, ObjectHash},
 };
 
@@ -113,7 +114,7 @@ pub(super) fn task_events(
         return Ok(found);
     }
     let bad = |why: String| BadElement { object: format!("allocation {id}"), why };
-    let namespace = alloc.namespace().map_err(|err| bad(err.to_string()))?;
+    let namespace = alloc.namespace().map_err(|err| bad(without_values(&err)))?;
     let shared: Arc<str> = Arc::from(id);
     let mut known = Alike::default();
     let terminal =
@@ -194,7 +195,7 @@ impl<'a> Allocation<'a> {
     /// Reads an allocation; the whole text is checked to be JSON in UTF-8.
     fn read(element: &'a [u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(element).map_err(|err| err.to_string())?;
-        let alloc: Self = serde_json::from_str(text).map_err(|err| err.to_string())?;
+        let alloc: Self = serde_json::from_str(text).map_err(|err| without_values(&err))?;
         if alloc.id.is_empty() { Err("its ID is empty".to_owned()) } else { Ok(alloc) }
     }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::BadElement;
-use crate::{cursor::Nanos, record::json};
+use crate::{cursor::Nanos, error::without_values, record::json};
 
 /// All that is decoded of an object: everything else passes through as Nomad sent it.
 #[derive(Debug, Deserialize)]
@@ -48,7 +48,7 @@ impl<'a> Envelope<'a> {
                     id = Some(String::from_utf8_lossy(value).chars().take(64).collect::<String>());
                 }
             });
-            bad(id.as_deref().unwrap_or(unknown), err.to_string())
+            bad(id.as_deref().unwrap_or(unknown), without_values(&err))
         })?;
         if envelope.id.is_empty() {
             return Err(bad(unknown, "its ID is empty".to_owned()));

@@ -35,7 +35,12 @@ impl<R: Resource> Watcher<R> {
     pub(super) fn may_follow(&self) -> bool {
         self.scope.changes != Source::Poll
             && !self.needs_list()
-            && self.follow.next <= Instant::now()
+            && (self.follow.next <= Instant::now() || self.has_other_token())
+    }
+
+    /// What was denied to one token may be granted to the next.
+    fn has_other_token(&self) -> bool {
+        self.follow.token != self.nomad.token_changes()
     }
 
     /// How long lists are to be polled, or nothing to be read, until the stream is tried again.
@@ -79,6 +84,10 @@ impl<R: Resource> Watcher<R> {
     pub(super) fn note_cut(&mut self, cut: Cut) {
         let now = Instant::now();
         let reason = Chain(&cut).to_string();
+        if self.has_other_token() {
+            self.follow.token = self.nomad.token_changes();
+            self.follow.denied = 0;
+        }
         let unoffered = match &cut {
             // The next list goes on with it.
             Cut::Closed | Cut::SetBack => return,

@@ -66,6 +66,8 @@ pub(super) struct Following {
     /// When the next subscription is to be tried.
     pub(super) next: Instant,
     pub(super) trouble: Trouble,
+    /// How often the token had been replaced at the last attempt.
+    pub(super) token: u64,
     /// How often in a row it was denied.
     pub(super) denied: u32,
     /// How many subscriptions in a row have shown nothing of what lists had.
@@ -96,6 +98,7 @@ impl Default for Following {
             cut: None,
             next: now,
             trouble: Trouble::new(LEAST_WAIT, GREATEST_WAIT),
+            token: 0,
             denied: 0,
             barren: 0,
             version_known: false,

@@ -14,7 +14,7 @@ const MAX_LINE_BYTES: usize = 16 << 20;
 
 /// Cuts what arrives into lines, wherever it is split.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub struct Lines {
     held: BytesMut,
     /// So much of it has no line break.
     looked: usize,
@@ -25,7 +25,8 @@ pub(super) struct Lines {
 
 /// A line, without its end.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub enum Line {
+    /// Its text.
     Whole(Bytes),
     /// It has so many bytes, and was passed over.
     TooLong(usize),
@@ -38,13 +39,19 @@ impl Default for Lines {
 }
 
 impl Lines {
+    /// Keeps lines of up to `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { limit, ..Self::default() }
+    }
+
     /// More has arrived.
-    pub(super) fn push(&mut self, chunk: &[u8]) {
+    pub fn push(&mut self, chunk: &[u8]) {
         self.held.extend_from_slice(chunk);
     }
 
     /// The next line that is whole.
-    pub(super) fn next_line(&mut self) -> Option<Line> {
+    pub fn next_line(&mut self) -> Option<Line> {
         let Some(end) = memchr::memchr(b'\n', &self.held[self.looked..]) else {
             self.looked = self.held.len();
             if self.dropped + self.held.len() > self.limit {
@@ -63,7 +70,8 @@ impl Lines {
     }
 
     /// What came after the last line break.
-    pub(super) fn rest(&self) -> &[u8] {
+    #[must_use]
+    pub fn rest(&self) -> &[u8] {
         &self.held
     }
 }
@@ -71,7 +79,7 @@ impl Lines {
 /// The changes of one commit. A commit can be on several lines.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Commit<'a> {
+pub struct Commit<'a> {
     #[serde(default)]
     index: u64,
     #[serde(borrow, default)]
@@ -89,17 +97,18 @@ struct Event<'a> {
 
 impl<'a> Commit<'a> {
     /// Reads a line.
-    pub(super) fn read(line: &'a [u8]) -> serde_json::Result<Self> {
+    pub fn read(line: &'a [u8]) -> serde_json::Result<Self> {
         serde_json::from_slice(line)
     }
 
     /// Its index.
-    pub(super) fn index(&self) -> Index {
+    #[must_use]
+    pub fn index(&self) -> Index {
         Index(self.index)
     }
 
     /// The objects of a topic, as written; `None` for one that an event does not have.
-    pub(super) fn objects(&self, topic: Topic) -> impl Iterator<Item = Option<&'a [u8]>> {
+    pub fn objects(&self, topic: Topic) -> impl Iterator<Item = Option<&'a [u8]>> {
         let name = topic.name();
         let events = self.events.iter().flatten().filter(move |it| it.topic == name);
         events.map(move |event| {
@@ -116,7 +125,8 @@ impl<'a> Commit<'a> {
 
 /// Whether an object is encoded as Nomad 1.0 does it in its stream: with members that are left out
 /// elsewhere and in later versions. It shows in allocations and evaluations.
-pub(super) fn is_of_1_0(topic: Topic, object: &[u8]) -> bool {
+#[must_use]
+pub fn is_of_1_0(topic: Topic, object: &[u8]) -> bool {
     let telling: &[u8] = match topic.name() {
         "Allocation" => b"Job",
         "Evaluation" => b"LeaderACL",
@@ -136,7 +146,7 @@ mod tests {
     use super::*;
 
     fn cut(body: &[u8], size: usize, limit: usize) -> (Vec<String>, String) {
-        let mut lines = Lines { limit, ..Lines::default() };
+        let mut lines = Lines::new(limit);
         let mut found = Vec::new();
         for chunk in body.chunks(size) {
             lines.push(chunk);

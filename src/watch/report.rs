@@ -2,7 +2,7 @@
 
 use super::{Watcher, pass::Pass, poll::PassError};
 use crate::{
-    error::Chain,
+    error::{Chain, brief},
     streams::{BadElement, Gap, Resource},
 };
 
@@ -68,8 +68,8 @@ impl<R: Resource> Watcher<R> {
         self.metrics.gaps.add(gaps.len());
         for gap in gaps.iter().take(NAMED_GAPS.saturating_sub(before)) {
             tracing::warn!(
-                allocation = gap.allocation,
-                task = gap.task,
+                allocation = brief(&gap.allocation),
+                task = brief(&gap.task),
                 "Nomad dropped events of a task before they could be read: it keeps ten of each. \
                  They are lost; those it still has are published"
             );
@@ -116,7 +116,7 @@ impl<R: Resource> Watcher<R> {
         if self.is_first(format!("namespace {namespace}")) {
             tracing::warn!(
                 stream = R::NAME,
-                namespace,
+                namespace = brief(namespace),
                 "the token may not read this namespace, and its changes are not published; give \
                  the token `read-job` there if they should be"
             );

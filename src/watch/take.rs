@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     cursor::Index,
+    error::without_values,
     streams::{Mode, Resource, Topic},
 };
 
@@ -58,7 +59,7 @@ impl<R: Resource> Watcher<R> {
         let commit = match Commit::read(&line) {
             Ok(commit) => commit,
             Err(err) => {
-                self.take_bad(err.to_string());
+                self.take_bad(without_values(&err));
                 return Ok(());
             }
         };

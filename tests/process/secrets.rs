@@ -1,68 +1,366 @@
-//! Tokens and passwords stay in the environment.
+//! No secret is in anything that a process writes, whatever goes well or wrong.
 
-use nomad_firehose::standin::Fault;
+use std::{fs, path::Path};
 
-use super::{World, firehose::Program};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use nomad_firehose::{env::DOCUMENTED, standin::Fault};
+use tempfile::TempDir;
 
-const NOMAD_TOKEN: &str = "7d1c-planted-nomad-token";
-const CONSUL_TOKEN: &str = "5b2a-planted-consul-token";
-const PASSWORD: &str = "planted-password";
+use super::{
+    World,
+    firehose::{CONFIGURATION, FAILED, Finished, Program},
+};
+use crate::{connecting::servers::Authority, sinks::web::Web, tidy::variables_read};
 
-fn planted(world: &World) -> Program {
-    let nomad = world.nomad_port.address.replace("http://", &format!("http://admin:{PASSWORD}@"));
-    let consul = world.consul_port.address.replace("http://", &format!("http://admin:{PASSWORD}@"));
-    Program::stream("nodes")
-        .set("SINK_TYPE", "stdout")
-        .set("LOG_LEVEL", "trace")
-        .set("NOMAD_ADDR", nomad)
-        .set("CONSUL_HTTP_ADDR", consul)
-        .set("NOMAD_TOKEN", NOMAD_TOKEN)
-        .set("CONSUL_HTTP_TOKEN", CONSUL_TOKEN)
+/// How a secret is in a variable.
+#[derive(Clone, Copy, PartialEq)]
+enum Holds {
+    Value,
+    /// `user:secret`
+    Login,
+    /// In the user info of an address.
+    Address,
+    /// In the query of an address.
+    Query,
+    /// In the file that it names.
+    File,
+    /// In a header line, or in a file of such lines.
+    Header,
+    HeaderFile,
+    /// In the file `nomad_token` of the directory that it names.
+    Directory,
+    /// The file that it names is a private key.
+    Key,
 }
 
-fn assert_silent(what: &str, text: &str) {
-    for secret in [NOMAD_TOKEN, CONSUL_TOKEN, PASSWORD, "YWRtaW46"] {
-        assert!(!text.contains(secret), "{secret} is in what {what} wrote:\n{text}");
+use Holds::{Address, Directory, File, Header, HeaderFile, Key, Login, Query, Value};
+
+/// Every variable that can hold a secret.
+const SECRETS: [(&str, Holds); 26] = [
+    ("NOMAD_ADDR", Address),
+    ("NOMAD_TOKEN", Value),
+    ("NOMAD_HTTP_AUTH", Login),
+    ("NOMAD_FIREHOSE_TOKEN_FILE", File),
+    ("NOMAD_SECRETS_DIR", Directory),
+    ("NOMAD_CLIENT_KEY", Key),
+    ("CONSUL_HTTP_ADDR", Address),
+    ("CONSUL_HTTP_TOKEN", Value),
+    ("CONSUL_HTTP_TOKEN_FILE", File),
+    ("CONSUL_HTTP_AUTH", Login),
+    ("CONSUL_CLIENT_KEY", Key),
+    ("SINK_AMQP_CONNECTION", Address),
+    ("SINK_AMQP_CLIENT_KEY", Key),
+    ("SINK_HTTP_ADDRESS", Query),
+    ("SINK_HTTP_TOKEN", Value),
+    ("SINK_HTTP_TOKEN_FILE", File),
+    ("SINK_HTTP_HEADERS", Header),
+    ("SINK_HTTP_HEADERS_FILE", HeaderFile),
+    ("SINK_HTTP_HMAC_SECRET", Value),
+    ("SINK_HTTP_HMAC_SECRET_FILE", File),
+    ("SINK_HTTP_CLIENT_KEY", Key),
+    // Of everybody, and not only ours.
+    ("HTTP_PROXY", Address),
+    ("HTTPS_PROXY", Address),
+    ("AWS_ACCESS_KEY_ID", Value),
+    ("AWS_SECRET_ACCESS_KEY", Value),
+    ("AWS_SESSION_TOKEN", Value),
+];
+
+/// Words by which a variable that can hold none is known.
+const HARMLESS: &[&str] = &[
+    "_ALLOC_ID",
+    "_BATCH",
+    "_BATCH_BYTES",
+    "_BATCH_RECORDS",
+    "_CACERT",
+    "_CAPATH",
+    "_CHECKPOINT",
+    "_CLIENT_CERT",
+    "_CONSUL_PREFIX",
+    "_COUNT",
+    "_DEAD_LETTER",
+    "_EXCHANGE",
+    "_FORMAT",
+    "_GRACE",
+    "_GZIP",
+    "_HMAC_HEADER",
+    "_HTTP_SSL",
+    "_LEADER",
+    "_LEVEL",
+    "_LISTEN",
+    "_LOCK_DELAY",
+    "_BYTES",
+    "_NAMESPACE",
+    "_PARTITION",
+    "_PARTITION_KEY",
+    "_REGION",
+    "_REJECTED",
+    "_RESYNC",
+    "_ROUTING_KEY",
+    "_SERVER_NAME",
+    "_SESSION_TTL",
+    "_SOURCE",
+    "_START",
+    "_STATE_DIR",
+    "_STREAM_NAME",
+    "_TIMEOUT",
+    "_TYPE",
+    "_UNIX_ADDR",
+    "_UNROUTABLE",
+];
+const HARMLESS_SWITCHES: &[&str] = &["_SKIP_VERIFY", "_SSL_VERIFY", "_WORKERS"];
+
+#[test]
+fn every_variable_either_has_a_secret_planted_or_can_hold_none() {
+    let read = variables_read();
+    let all = DOCUMENTED.iter().map(|it| (*it).to_owned()).chain(read.clone());
+    for name in all {
+        let is_secret = SECRETS.iter().any(|(it, _)| *it == name);
+        let mut harmless = HARMLESS.iter().chain(HARMLESS_SWITCHES);
+        let is_harmless = harmless.any(|it| name.ends_with(it));
+        assert!(is_secret != is_harmless, "{name}: plant a secret in it, or say that it has none");
+    }
+    let ours = |name: &str| ["NOMAD_", "CONSUL_", "SINK_"].iter().any(|it| name.starts_with(it));
+    for (name, _) in SECRETS.iter().filter(|(name, _)| ours(name)) {
+        assert!(read.iter().any(|it| it == name), "nobody reads {name}");
+    }
+}
+
+/// Where everything is, each as `host:port`.
+struct Places {
+    scheme: &'static str,
+    nomad: String,
+    consul: String,
+    http: String,
+    amqp: String,
+}
+
+/// A secret in every variable that can hold one, each another, and the files for those in files.
+struct Planted {
+    files: TempDir,
+    authority: Authority,
+}
+
+fn secret(name: &str) -> String {
+    format!("planted-{}", name.to_lowercase().replace('_', "-"))
+}
+
+impl Planted {
+    fn new() -> Self {
+        Self { files: tempfile::tempdir().unwrap(), authority: Authority::new() }
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.files.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+
+    /// Sets all of them but those of which `skip` is true.
+    fn set(&self, mut program: Program, at: &Places, skip: impl Fn(&str) -> bool) -> Program {
+        for (name, holds) in SECRETS.iter().filter(|(name, _)| !skip(name)) {
+            let (secret, scheme) = (secret(name), at.scheme);
+            let place = match *name {
+                "NOMAD_ADDR" => &at.nomad,
+                "CONSUL_HTTP_ADDR" => &at.consul,
+                "SINK_AMQP_CONNECTION" => &at.amqp,
+                _ => &at.http,
+            };
+            let scheme = match (*name, scheme) {
+                ("SINK_AMQP_CONNECTION", "https") => "amqps",
+                ("SINK_AMQP_CONNECTION", _) => "amqp",
+                (_, scheme) => scheme,
+            };
+            let value = match holds {
+                Value => secret,
+                Login => format!("me:{secret}"),
+                Address => format!("{scheme}://me:{secret}@{place}"),
+                Query => format!("{scheme}://{place}/in?key={secret}"),
+                File => self.file(name, &secret),
+                Header => format!("X-Key: {secret}"),
+                HeaderFile => self.file(name, &format!("X-Key: {secret}\n")),
+                Directory => {
+                    let file = self.file("secrets/nomad_token", &secret);
+                    Path::new(&file).parent().unwrap().display().to_string()
+                }
+                Key => {
+                    program =
+                        program.set(&name.replace("KEY", "CERT"), self.authority.file("cert.pem"));
+                    self.authority.file("key.pem")
+                }
+            };
+            program = program.set(name, value);
+        }
+        let log = if at.scheme == "https" { "json" } else { "text" };
+        program
+            .set("LOG_LEVEL", "trace")
+            .set("LOG_FORMAT", log)
+            .set("SINK_AMQP_EXCHANGE", "nomad")
+            .set("SINK_AMQP_ROUTING_KEY", "nomad")
+            .set("SINK_KINESIS_STREAM_NAME", "nomad")
+            .set("AWS_REGION", "eu-west-1")
+            .set("AWS_ENDPOINT_URL", format!("http://{}", at.http))
+    }
+
+    fn assert_silent(&self, what: &str, finished: &Finished) {
+        let text = format!("{}{}", finished.out, finished.log);
+        for (name, _) in SECRETS {
+            let secret = secret(name);
+            let basic = BASE64_STANDARD.encode(format!("me:{secret}"));
+            for secret in [&secret, basic.trim_end_matches('=')] {
+                assert!(!text.contains(secret), "{what}: the secret of {name} is in:\n{text}");
+            }
+        }
+        let key = fs::read_to_string(self.authority.file("key.pem")).unwrap();
+        for line in key.lines() {
+            assert!(!text.contains(line), "{what}: a key is in:\n{text}");
+        }
+    }
+}
+
+impl World {
+    fn places(&self, http: u16) -> Places {
+        let bare = |it: &str| it.trim_start_matches("http://").to_owned();
+        let http = format!("127.0.0.1:{http}");
+        let (nomad, consul) = (bare(&self.nomad_port.address), bare(&self.consul_port.address));
+        Places { scheme: "http", nomad, consul, amqp: http.clone(), http }
+    }
+}
+
+/// Nobody listens there.
+fn nowhere(scheme: &'static str) -> Places {
+    let [nomad, consul, http, amqp] = [const { "127.0.0.1:9" }; 4].map(str::to_owned);
+    Places { scheme, nomad, consul, http, amqp }
+}
+
+fn program(sink: &str) -> Program {
+    Program::stream("nodes").set("SINK_TYPE", sink)
+}
+
+/// As by hand: the files are not set, which would go before the variables.
+fn is_file(name: &str) -> bool {
+    name.ends_with("_FILE") || name == "NOMAD_SECRETS_DIR"
+}
+
+/// Those in the environment are not set, and of the files only the identity of a task, or not.
+fn is_not_file(name: &str) -> bool {
+    let fixed = ["NOMAD_TOKEN", "CONSUL_HTTP_TOKEN", "SINK_HTTP_TOKEN", "SINK_HTTP_HEADERS"];
+    fixed.contains(&name) || name == "SINK_HTTP_HMAC_SECRET" || name == "NOMAD_FIREHOSE_TOKEN_FILE"
+}
+
+#[tokio::test]
+async fn secrets_are_not_in_a_log_that_says_everything_of_a_run_that_goes_well() {
+    let ways: [(fn(&str) -> bool, &str, &str); 2] = [
+        (is_file, "NOMAD_TOKEN", "CONSUL_HTTP_TOKEN"),
+        (is_not_file, "NOMAD_SECRETS_DIR", "CONSUL_HTTP_TOKEN_FILE"),
+    ];
+    for (skip, nomad_token, consul_token) in ways {
+        let (world, planted, web) = (World::with(3).await, Planted::new(), Web::start().await);
+        world.nomad.require_token(Some(secret(nomad_token)));
+        world.consul.require_token(Some(secret(consul_token)));
+        let token =
+            if nomad_token == "NOMAD_TOKEN" { "SINK_HTTP_TOKEN" } else { "SINK_HTTP_TOKEN_FILE" };
+        web.demand(&format!("Bearer {}", secret(token)));
+        let running = planted.set(program("http"), &world.places(web.port()), skip).start();
+        web.asked(3).await;
+        let finished = running.stop().await;
+        assert!(finished.log.contains("stopped"));
+        planted.assert_silent("a run", &finished);
+        web.always(Some(204));
+        let checked = planted.set(program("http"), &world.places(web.port()), skip);
+        let checked = checked.arguments(&["--check"]).run().await;
+        assert_eq!(checked.code, Some(0), "{}", checked.out);
+        planted.assert_silent("a check", &checked);
     }
 }
 
 #[tokio::test]
-async fn secrets_are_not_in_a_log_that_says_everything() {
-    let world = World::with(3).await;
-    world.nomad.require_token(Some(NOMAD_TOKEN.into()));
-    world.consul.require_token(Some(CONSUL_TOKEN.into()));
-    let running = planted(&world).start();
-    running.publishes(3).await;
-    let finished = running.stop().await;
-    assert!(finished.log.contains("stopped"));
-    assert_silent("a run", &finished.log);
-    assert_silent("a run", &finished.out);
-}
-
-#[tokio::test]
-async fn secrets_are_not_in_errors_when_servers_deny_fail_or_are_not_there() {
-    let world = World::with(1).await;
+async fn secrets_are_not_in_what_is_said_of_servers_that_deny_fail_or_are_not_there() {
+    let (world, planted) = (World::with(1).await, Planted::new());
     world.nomad.require_token(Some("another".into()));
-    let running = planted(&world).start();
+    world.consul.require_token(Some("another".into()));
+    let running = planted.set(program("stdout"), &world.places(9), is_file).start();
     running.logs("403").await;
-    assert_silent("a run without permission", &running.stop().await.log);
+    planted.assert_silent("a run without permission", &running.stop().await);
 
     let world = World::with(1).await;
     for _ in 0..3 {
         world.consul.script("/v1/session/create", Fault::status(500, "No cluster leader"));
         world.nomad.script("/v1/nodes", Fault::Redirect("http://127.0.0.1:9/elsewhere".into()));
     }
-    let running = planted(&world).start();
+    let running = planted.set(program("stdout"), &world.places(9), is_file).start();
     running.publishes(1).await;
-    let log = running.stop().await.log;
-    assert!(log.contains("No cluster leader"), "{log}");
-    assert_silent("a run with failing servers", &log);
+    let finished = running.stop().await;
+    assert!(finished.log.contains("No cluster leader"), "{}", finished.log);
+    planted.assert_silent("a run with failing servers", &finished);
 
-    let program = planted(&world).arguments(&["--check"]);
-    world.nomad_port.close().await;
-    world.consul_port.close().await;
-    let check = program.run().await;
-    assert_eq!(check.code, Some(1));
-    assert_silent("a check", &check.out);
-    assert_silent("a check", &check.log);
+    // Nobody is there, and whoever is there does not speak TLS.
+    let no_tls = Places { scheme: "https", ..world.places(9) };
+    for (what, at) in [("nobody", nowhere("http")), ("no TLS", nowhere("https")), ("plain", no_tls)]
+    {
+        for sink in ["http", "amqp", "kinesis"] {
+            let checked = planted.set(program(sink), &at, is_file).arguments(&["--check"]);
+            let checked = checked.run().await;
+            assert_eq!(checked.code, Some(FAILED), "{}{}", checked.out, checked.log);
+            planted.assert_silent(&format!("a check of {sink} with {what}"), &checked);
+        }
+    }
+}
+
+#[tokio::test]
+async fn secrets_are_not_in_what_is_said_of_values_that_cannot_be_used() {
+    let planted = Planted::new();
+    for (name, holds) in SECRETS.iter().filter(|(name, _)| !name.starts_with("AWS_")) {
+        let secret = secret(name);
+        let ways = [
+            format!("{secret}\n{secret}"),
+            format!("ftp://me:{secret}@127.0.0.1:port"),
+            format!("me:{secret}@127.0.0.1:1"),
+            format!("http://me:{secret}@[127.0.0.1"),
+        ];
+        // A file is named by what is meant to be in it only where somebody mixes up two variables.
+        let in_file = is_file(name) || name.ends_with("_KEY");
+        // In an address a secret is only what is where passwords are.
+        let ways = ways.into_iter().skip(usize::from([Address, Query].contains(holds)));
+        for way in ways {
+            let value = if in_file { planted.file("bad", &format!("\u{1}{way}")) } else { way };
+            let sink = if name.contains("AMQP") { "amqp" } else { "http" };
+            let set = planted.set(program(sink), &nowhere("http"), |it| is_file(it) || it == *name);
+            let finished = set.set(name, &value).arguments(&["--check"]).run().await;
+            assert!([Some(CONFIGURATION), Some(FAILED)].contains(&finished.code), "{finished:?}");
+            planted.assert_silent(&format!("{name} that is malformed"), &finished);
+        }
+    }
+}
+
+/// Started by the test below, in a process of its own, as `std` has no other way to panic safely.
+#[test]
+fn a_panic_with_a_secret() {
+    if std::env::var_os("FIREHOSE_TEST_PANIC").is_none() {
+        return;
+    }
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    nomad_firehose::run::end_on_panic();
+    // A panic that one cannot see coming shows what was worked on.
+    let worked_on = format!("{}\u{fc}", secret("NOMAD_TOKEN"));
+    let middle = std::hint::black_box(worked_on.len() - 1);
+    let _ = std::thread::spawn(move || worked_on[..middle].len()).join();
+    println!("still alive");
+}
+
+#[test]
+fn a_panic_anywhere_ends_the_process_and_says_where_it_was_and_nothing_else() {
+    let name = "process::secrets::a_panic_with_a_secret";
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture"])
+        .env("FIREHOSE_TEST_PANIC", "1")
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(!output.status.success() && !text.contains("still alive"), "{text}");
+    assert!(text.contains("a defect in this program ends it"), "{text}");
+    assert!(text.contains("secrets.rs:"), "{text}");
+    assert!(!text.contains("planted"), "{text}");
 }

@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     api::{self, Lock},
     backoff::Trouble,
-    error::Chain,
+    error::{Chain, brief},
     failpoint::{self, Point},
 };
 
@@ -99,7 +99,7 @@ impl Lease {
         let checks = consul.session_checks(&lease.session);
         match failpoint::around(Point::ReadSession, checks).await {
             Ok(Some(checks)) if !checks.is_empty() => tracing::warn!(
-                ?checks,
+                checks = brief(&checks.join(", ")),
                 "Consul gave the session health checks although none were asked for; it may end a \
                  term before the session's TTL is over"
             ),
