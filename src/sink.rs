@@ -173,7 +173,9 @@ pub fn from_env(env: &Env) -> Result<Box<dyn Sink>, Noted> {
     let format = format_from_env(env);
     let name: String = env.required("SINK_TYPE", &format!("one of: {here}"))?;
     if let Some(entry) = SINKS.iter().find(|it| it.name == name) {
-        return (entry.from_env)(env, format?);
+        // What else is wrong is found whatever the format is.
+        let sink = (entry.from_env)(env, format.unwrap_or_default());
+        return format.and(sink);
     }
     let what = match KNOWN.iter().find(|(known, _)| *known == name) {
         Some((_, Some(feature))) => format!(

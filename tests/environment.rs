@@ -2,7 +2,10 @@
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt, time::Duration};
 
-use nomad_firehose::env::{Env, Noted, Secret, SpanError, Switch, parse_duration, redacted};
+use nomad_firehose::{
+    env::{Env, Noted, Secret, SpanError, Switch, parse_duration, redacted},
+    sink,
+};
 
 /// Everything said about the configuration that `read` makes of `env`.
 fn problems<T>(env: Env, read: impl FnOnce(&Env) -> Result<T, Noted>) -> Vec<String> {
@@ -33,6 +36,16 @@ fn every_problem_is_reported_once_and_all_at_once() {
             "ADDRESS: is not set (such as http://127.0.0.1:8080)",
         ]
     );
+}
+
+#[test]
+fn a_wrong_format_hides_no_mistake_of_the_receiver() {
+    let env = Env::from([("SINK_TYPE", "stdout"), ("NOMAD_FIREHOSE_FORMAT", "xml")]);
+    let format = "NOMAD_FIREHOSE_FORMAT: `xml` is not one of: payload, cloudevents";
+    assert_eq!(problems(env, |env| sink::from_env(env).map(drop)), [format]);
+    let env = Env::from([("SINK_TYPE", "http"), ("NOMAD_FIREHOSE_FORMAT", "xml")]);
+    let address = "SINK_HTTP_ADDRESS: is not set (an address such as https://host/path)";
+    assert_eq!(problems(env, |env| sink::from_env(env).map(drop)), [format, address]);
 }
 
 #[test]

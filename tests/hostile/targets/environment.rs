@@ -108,7 +108,7 @@ fn said(vars: &Vars) -> BTreeSet<String> {
     let config = Config::from_env::<Nodes>(&env);
     assert!(!format!("{env:?}").contains(PLANTED));
     let unknown = env.unknown();
-    let problems = match env.check(logs.and_then(|_| config)) {
+    let problems = match env.check(logs.and(config)) {
         Ok(_) => Vec::new(),
         Err(problems) => problems.iter().map(ToString::to_string).collect(),
     };
