@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod consul;
+mod lease;
 mod solo;
 
 /// Elects one publisher per stream.

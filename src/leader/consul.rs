@@ -7,7 +7,7 @@ use std::{sync::Mutex, time::Duration};
 use async_trait::async_trait;
 use tokio::time::{sleep, timeout};
 
-use super::{Leader, LeaderError, Term};
+use super::{Leader, LeaderError, Term, lease::Task};
 use crate::{
     api::{self, Lock, TxnRefused, Write, connect},
     backoff::Trouble,
@@ -212,7 +212,7 @@ impl Leader for Consul {
 struct ConsulTerm {
     leader: Consul,
     lease: Lease,
-    monitor: lease::Task,
+    monitor: Task,
     /// The index that the cursor was written at last; 0 while there is none.
     cursor_index: Mutex<u64>,
 }
