@@ -13,6 +13,7 @@ use super::{
     answer::{ApiError, Result, Server},
     connect::Endpoint,
     nomad,
+    variables::Variables,
 };
 use crate::cursor::Index;
 
@@ -137,6 +138,13 @@ impl Nomad {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.server.name
+    }
+
+    /// Its variables in a namespace.
+    #[must_use]
+    pub fn variables(&self, namespace: &str) -> Variables {
+        let (client, server) = (self.client.clone(), self.server.clone());
+        Variables::new(client, server, self.region.clone(), namespace)
     }
 
     /// Reads a node; `None` where there is none. `fresh` asks the leader.
