@@ -58,12 +58,14 @@ impl Consul {
         let endpoint = connect::consul(env);
         let scope = connect::consul_scope(env);
         let prefix = env.or("NOMAD_FIREHOSE_CONSUL_PREFIX", "nomad-firehose".to_owned());
-        let ttl = ranged(env, "NOMAD_FIREHOSE_SESSION_TTL", TTL_RANGE.0, TTL_RANGE);
-        let lock_delay = ranged(
+        let ttl =
+            super::ranged(env, "NOMAD_FIREHOSE_SESSION_TTL", TTL_RANGE.0, TTL_RANGE, "Consul");
+        let lock_delay = super::ranged(
             env,
             "NOMAD_FIREHOSE_LOCK_DELAY",
             Duration::from_secs(1),
             (Duration::ZERO, MAX_LOCK_DELAY),
+            "Consul",
         );
         let consul = api::Consul::new(endpoint?, scope?);
         Ok(Self::new(consul, &prefix?, stream, ttl?, lock_delay?))
@@ -174,16 +176,7 @@ impl Leader for Consul {
                         cursor_index: Mutex::new(0),
                     })));
                 }
-                Err(err) => {
-                    let reason = Chain(&err).to_string();
-                    if trouble.is_news(reason.clone()) {
-                        tracing::error!(
-                            error = reason,
-                            "cannot be elected; it is tried again. Nothing is published until then, \
-                             and nothing is lost"
-                        );
-                    }
-                }
+                Err(err) => super::report(&mut trouble, &err),
             }
             tokio::select! {
                 biased;
@@ -331,18 +324,4 @@ impl Term for ConsulTerm {
         };
         let _ = timeout(RESIGN_LIMIT, release).await;
     }
-}
-
-fn ranged(
-    env: &Env,
-    name: &'static str,
-    default: Duration,
-    (least, greatest): (Duration, Duration),
-) -> Result<Duration, Noted> {
-    let value = env.duration(name, default)?;
-    if value < least || value > greatest {
-        let bounds = format!("from {} s to {} s", least.as_secs(), greatest.as_secs());
-        return Err(env.note(name, format!("is {value:?}, and Consul allows {bounds}")));
-    }
-    Ok(value)
 }
