@@ -11,6 +11,7 @@ mod failover;
 #[path = "support/process.rs"]
 mod firehose;
 mod following;
+mod leaders;
 mod migration;
 mod openapi;
 mod positions;
