@@ -7,7 +7,7 @@ use reqwest::header::HeaderMap;
 use tokio::time::timeout;
 
 use super::{
-    answer::{Result, Server},
+    answer::{Result, Server, drain},
     nomad::{
         self, builder,
         types::{self, LockWrite, VariableWrite},
@@ -142,11 +142,16 @@ impl Variables {
                 let variable = Variable { items, modify_index, holder: lock.map(|it| it.id) };
                 Ok(Found { index, variable: Some(variable) })
             }
-            // An agent that shuts down says so of what exists. What a leader answers has a leader.
-            Ok(Err(Error::ErrorResponse(answer)))
-                if answer.status().as_u16() == 404 && knows_leader(answer.headers()) =>
-            {
-                Ok(Found { index: self.index(&doing, answer.headers())?, variable: None })
+            Ok(Err(Error::ErrorResponse(answer))) if answer.status().as_u16() == 404 => {
+                let headers = answer.headers().clone();
+                let text = drain(answer.into_inner_stream()).await;
+                if is_absent(&headers, &text) {
+                    let index = self.index(&doing, &headers).unwrap_or_default();
+                    return Ok(Found { index, variable: None });
+                }
+                let what = "status 404, and not that there is no such variable; Nomad has \
+                            variables from 1.4 on";
+                Err(self.server.unexpected(doing, what.to_owned()))
             }
             Ok(Err(err)) => Err(self.server.explain(doing, err).await),
         }
@@ -250,6 +255,9 @@ impl Variables {
     }
 }
 
-fn knows_leader(headers: &HeaderMap) -> bool {
-    headers.get("X-Nomad-KnownLeader").is_some_and(|it| it == "true")
+/// Whether the answer is Nomad's, to a path where there is nothing. An agent that shuts down says
+/// the same of what exists, and that it knows no leader.
+fn is_absent(headers: &HeaderMap, text: &[u8]) -> bool {
+    let leader = headers.get("X-Nomad-KnownLeader").map(|it| it == "true");
+    leader.unwrap_or_else(|| String::from_utf8_lossy(text).contains("variable not found"))
 }

@@ -143,6 +143,18 @@ async fn an_agent_that_shuts_down_does_not_pass_for_one_without_a_checkpoint() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_not_there_is_told_from_a_path_that_is_not_nomads() {
+    let backend = Nomad::new().await;
+    let api = api::Nomad::stand_in(backend.0.router(), client()).variables("default");
+    let absent = Some(api::Found::default());
+    backend.0.script("GET /v1/var/", Fault::status(404, "variable not found"));
+    assert_eq!(api.read("a", None).await.ok(), absent);
+    backend.0.script("GET /v1/var/", Fault::status(404, ""));
+    let error = api.read("a", None).await.unwrap_err().to_string();
+    assert!(error.contains("1.4"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_check_changes_nothing_and_says_what_is_there() {
     let backend = Nomad::new().await;
     let leader = backend.leader(&Link::default());
