@@ -10,9 +10,9 @@ use progenitor::{GenerationSettings, Generator, HooksMode, InterfaceStyle};
 use serde_json::Value;
 
 /// Answers that are JSON but read as bytes: objects that are passed through as Nomad sent them, lists and the event
-/// stream, which are split while they arrive, and the refusal of a transaction, because an operation has one type of
-/// error.
-const RAW: [(&str, &str); 9] = [
+/// stream, which are split while they arrive, and the refusals of a transaction and of a variable, because an operation
+/// has one type of error.
+const RAW: [(&str, &str); 10] = [
     ("list_allocations", "200"),
     ("list_nodes", "200"),
     ("list_evaluations", "200"),
@@ -22,6 +22,7 @@ const RAW: [(&str, &str); 9] = [
     ("get_job", "200"),
     ("stream_events", "200"),
     ("transaction", "409"),
+    ("write_variable", "409"),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -16,11 +16,13 @@ mod limit;
 mod lists;
 pub(crate) mod reload;
 pub(crate) mod tls;
+mod variables;
 
 pub use answer::{ApiError, Result};
 pub use kv::{Consul, Entry, LOCK_FLAGS, Lock, TxnRefused, Write};
 pub use lists::{Nomad, Page, Query};
 pub use progenitor_client::ByteStream;
+pub use variables::{Acquired, Found, Items, Member, Variable, Variables, Written};
 
 use connect::Endpoint;
 use credentials::Credentials;

@@ -7,13 +7,16 @@ use async_trait::async_trait;
 
 use crate::{
     api,
+    backoff::Trouble,
     cursor::{Cursor, Saved},
     env::{Env, Noted},
-    error::BoxError,
+    error::{BoxError, Chain},
     shutdown::Shutdown,
 };
 
 mod consul;
+mod lease;
+mod nomad;
 mod solo;
 
 /// Elects one publisher per stream.
@@ -84,6 +87,17 @@ pub fn consul(
     Box::new(consul::Consul::new(consul, prefix, lock, ttl, lock_delay))
 }
 
+/// Election and checkpoint by the variables of a Nomad; fails where it would not take the paths.
+pub fn nomad(
+    variables: api::Variables,
+    prefix: &str,
+    lock: &str,
+    ttl: Duration,
+    lock_delay: Duration,
+) -> Result<Box<dyn Leader>, String> {
+    Ok(Box::new(nomad::Nomad::new(variables, prefix, lock, ttl, lock_delay)?))
+}
+
 /// No election; the checkpoint is in a directory, or in memory.
 #[must_use]
 pub fn solo(dir: Option<PathBuf>, lock: &'static str) -> Box<dyn Leader> {
@@ -96,8 +110,36 @@ pub fn from_env(env: &Env, lock: &'static str) -> Result<Box<dyn Leader>, Noted>
     match name.as_str() {
         "consul" => Ok(Box::new(consul::Consul::from_env(env, lock)?)),
         "solo" => Ok(Box::new(solo::Solo::from_env(env, lock)?)),
-        "nomad" => Err(env.note("NOMAD_FIREHOSE_LEADER", "`nomad` is not in this build")),
+        "nomad" => Ok(Box::new(nomad::Nomad::from_env(env, lock)?)),
         _ => Err(env
             .note("NOMAD_FIREHOSE_LEADER", format!("`{name}` is not one of: consul, solo, nomad"))),
     }
+}
+
+/// Says why nobody is elected, once for each reason.
+fn report(trouble: &mut Trouble, err: &LeaderError) {
+    let reason = Chain(err).to_string();
+    if trouble.is_news(reason.clone()) {
+        tracing::error!(
+            error = reason,
+            "cannot be elected; it is tried again. Nothing is published until then, and nothing is \
+             lost"
+        );
+    }
+}
+
+/// A duration that the servers allow.
+fn ranged(
+    env: &Env,
+    name: &'static str,
+    default: Duration,
+    (least, greatest): (Duration, Duration),
+    who: &str,
+) -> Result<Duration, Noted> {
+    let value = env.duration(name, default)?;
+    if value < least || value > greatest {
+        let bounds = format!("from {} s to {} s", least.as_secs(), greatest.as_secs());
+        return Err(env.note(name, format!("is {value:?}, and {who} allows {bounds}")));
+    }
+    Ok(value)
 }

@@ -12,6 +12,7 @@ mod failover;
 mod firehose;
 mod following;
 mod hostile;
+mod leaders;
 mod migration;
 mod openapi;
 mod positions;

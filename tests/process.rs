@@ -3,6 +3,7 @@
 mod checkpoints;
 mod command_line;
 mod configuration;
+mod nomad_leader;
 mod output;
 mod secrets;
 mod signals;
@@ -43,6 +44,12 @@ impl World {
     fn solo(&self, stream: &str, dir: &Path) -> Program {
         let program = self.set(Program::stream(stream)).set("NOMAD_FIREHOSE_LEADER", "solo");
         program.set("NOMAD_FIREHOSE_STATE_DIR", dir.to_str().unwrap())
+    }
+
+    /// The binary of a stream, elected by Nomad's own variables.
+    fn by_nomad(&self, stream: &str) -> Program {
+        let program = Program::stream(stream).set("NOMAD_FIREHOSE_LEADER", "nomad");
+        program.set("SINK_TYPE", "stdout").set("NOMAD_ADDR", &self.nomad_port.address)
     }
 
     fn set(&self, program: Program) -> Program {

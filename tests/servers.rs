@@ -35,6 +35,8 @@ mod handover;
 mod kills;
 #[path = "servers/kinesis.rs"]
 mod kinesis;
+#[path = "servers/leaders.rs"]
+mod leaders;
 #[path = "servers/outages.rs"]
 mod outages;
 #[path = "servers/rabbitmq.rs"]

@@ -13,6 +13,7 @@ use super::{
     answer::{ApiError, Result, Server, shown},
     connect::{Credentials, Endpoint},
     nomad,
+    variables::Variables,
 };
 use crate::cursor::Index;
 
@@ -158,6 +159,13 @@ impl Nomad {
             Some(credentials) => credentials.changed().await,
             None => std::future::pending().await,
         }
+    }
+
+    /// Its variables in a namespace.
+    #[must_use]
+    pub fn variables(&self, namespace: &str) -> Variables {
+        let (client, server) = (self.client.clone(), self.server.clone());
+        Variables::new(client, server, self.region.clone(), namespace)
     }
 
     /// Reads a node; `None` where there is none. `fresh` asks the leader.

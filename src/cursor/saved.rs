@@ -11,14 +11,14 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{
     Cursor, Index, Kind, Mark, Nanos, Since,
     ahead::Shared,
-    shard::{self, SHARD_TAILS},
+    shard::{self, SHARD_BYTES},
     tails::{self, Tails},
 };
 
 /// The format this version writes, and the only one it reads.
 const HEAD: &str = "nomad-firehose-cursor-1";
-/// As many shards as a million tails need.
-const MAX_SHARDS: u32 = 256;
+/// Twice as many shards as a million tails need, where these are small.
+const MAX_SHARDS: u32 = 4_096;
 /// Objects that a head remembers above the floor. One that it does not is published again after
 /// a crash.
 const MAX_ABOVE: usize = 4_000;
@@ -170,8 +170,13 @@ impl Cursor {
     /// The cursor as bytes: the shards that changed, and the head. More shards are made when one
     /// would be too large.
     pub fn encode(&mut self, now: Nanos) -> Encoded {
+        self.encode_within(now, SHARD_BYTES)
+    }
+
+    /// The same, where a shard may have so many bytes.
+    pub fn encode_within(&mut self, now: Nanos, most: usize) -> Encoded {
         let mut tails = self.tails.lock();
-        tails.durable.split_shards(SHARD_TAILS, MAX_SHARDS);
+        tails.durable.split_shards(shard::room(most), MAX_SHARDS);
         let (shards, count) = (tails.durable.dirty().collect(), tails.durable.shards());
         drop(tails);
         let value = self.value(now).to_string();
@@ -181,8 +186,14 @@ impl Cursor {
     /// A shard as bytes. One at a time, so that no second copy of all tails is made.
     #[must_use]
     pub fn shard(&self, number: u32) -> Vec<u8> {
+        self.shard_within(number, SHARD_BYTES)
+    }
+
+    /// The same, where a shard may have so many bytes.
+    #[must_use]
+    pub fn shard_within(&self, number: u32, most: usize) -> Vec<u8> {
         let tails = self.tails.lock();
-        shard::encode(tails.durable.shard(number).map(|it| (it.task(), it.tail())))
+        shard::encode(tails.durable.shard(number).map(|it| (it.task(), it.tail())), most)
     }
 
     /// All that [`encode`](Self::encode) gave is saved.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::cursor::{Mark, Tail, Task, shard::SHARD_BYTES};
+use crate::cursor::{Mark, Tail, Task};
 
 const NOW: Nanos = 1_000_000;
 
@@ -76,6 +76,20 @@ fn many_tails_are_spread_over_shards_that_fit_a_transaction() {
 }
 
 #[test]
+fn where_shards_must_be_small_there_are_more_of_them() {
+    const SMALL: usize = 45 << 10;
+    let mut cursor = tasks(20_000);
+    let Encoded { shards: changed, head, .. } = cursor.encode_within(NOW, SMALL);
+    let mut shards = vec![None; changed.len()];
+    for number in changed {
+        shards[number as usize] = Some(cursor.shard_within(number, SMALL));
+    }
+    assert!(shards.iter().flatten().all(|it| it.len() <= SMALL), "{}", shards.len());
+    let back = ours(decode(Some(&head), &shards, None).0);
+    assert_eq!((back.tails(), shards.len()), (20_000, 32));
+}
+
+#[test]
 fn only_shards_that_changed_are_written_again() {
     let (mut cursor, mut shards) = (tasks(20_000), Vec::new());
     save(&mut cursor, &mut shards);
@@ -115,7 +129,7 @@ fn more_shards_are_made_without_writing_those_again_that_have_not_changed() {
         if tails::shard(task, before as u32) == full {
             cursor.apply(Mark::Task(task, tail(9, i)));
         }
-        if cursor.tails() == 15_000 + SHARD_TAILS {
+        if cursor.tails() == 15_000 + shard::room(SHARD_BYTES) {
             break;
         }
     }

@@ -12,14 +12,17 @@ const TAIL_BYTES: usize = 16 + 8 + 8 + 8 + 4 + 8 + 1;
 const TERMINAL: u8 = 1;
 /// Consul takes 512 KiB in a transaction, in which values are in base64.
 pub(super) const SHARD_BYTES: usize = 256 << 10;
-/// So many tails fit a shard.
-pub(super) const SHARD_TAILS: usize = (SHARD_BYTES - SHARD.len() - 8) / TAIL_BYTES;
+
+/// So many tails fit a shard of so many bytes.
+pub(super) const fn room(bytes: usize) -> usize {
+    bytes.saturating_sub(SHARD.len() + 8) / TAIL_BYTES
+}
 
 /// These tails as bytes; those beyond what a shard can hold are left out.
-pub(super) fn encode(tails: impl Iterator<Item = (Task, Tail)>) -> Vec<u8> {
+pub(super) fn encode(tails: impl Iterator<Item = (Task, Tail)>, most: usize) -> Vec<u8> {
     let mut bytes = [SHARD, &[0; 8]].concat();
     let start = bytes.len();
-    for (task, tail) in tails.take(SHARD_TAILS) {
+    for (task, tail) in tails.take(room(most)) {
         bytes.extend_from_slice(&task.allocation[0].to_be_bytes());
         bytes.extend_from_slice(&task.allocation[1].to_be_bytes());
         bytes.extend_from_slice(&task.name.to_be_bytes());

@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::time::{sleep, timeout};
 
-use super::{Leader, LeaderError, Term};
+use super::{Leader, LeaderError, Term, lease::Task};
 use crate::{
     api::{self, Lock, TxnRefused, Write, connect},
     backoff::Trouble,
@@ -63,12 +63,14 @@ impl Consul {
         let endpoint = connect::consul(env);
         let scope = connect::consul_scope(env);
         let prefix = env.or("NOMAD_FIREHOSE_CONSUL_PREFIX", "nomad-firehose".to_owned());
-        let ttl = ranged(env, "NOMAD_FIREHOSE_SESSION_TTL", TTL_RANGE.0, TTL_RANGE);
-        let lock_delay = ranged(
+        let ttl =
+            super::ranged(env, "NOMAD_FIREHOSE_SESSION_TTL", TTL_RANGE.0, TTL_RANGE, "Consul");
+        let lock_delay = super::ranged(
             env,
             "NOMAD_FIREHOSE_LOCK_DELAY",
             Duration::from_secs(1),
             (Duration::ZERO, MAX_LOCK_DELAY),
+            "Consul",
         );
         let consul = api::Consul::new(endpoint?, scope?);
         Ok(Self::new(consul, &prefix?, stream, ttl?, lock_delay?))
@@ -186,16 +188,7 @@ impl Leader for Consul {
                         indexes: Mutex::default(),
                     })));
                 }
-                Err(err) => {
-                    let reason = Chain(&err).to_string();
-                    if trouble.is_news(reason.clone()) {
-                        tracing::error!(
-                            error = reason,
-                            "cannot be elected; it is tried again. Nothing is published until then, \
-                             and nothing is lost"
-                        );
-                    }
-                }
+                Err(err) => super::report(&mut trouble, &err),
             }
             tokio::select! {
                 biased;
@@ -225,7 +218,7 @@ impl Leader for Consul {
 struct ConsulTerm {
     leader: Consul,
     lease: Lease,
-    monitor: lease::Task,
+    monitor: Task,
     /// The index at which each key of the checkpoint was written last; none where there is no key.
     indexes: Mutex<HashMap<String, u64>>,
 }
@@ -354,18 +347,4 @@ impl Term for ConsulTerm {
         };
         let _ = timeout(RESIGN_LIMIT, release).await;
     }
-}
-
-fn ranged(
-    env: &Env,
-    name: &'static str,
-    default: Duration,
-    (least, greatest): (Duration, Duration),
-) -> Result<Duration, Noted> {
-    let value = env.duration(name, default)?;
-    if value < least || value > greatest {
-        let bounds = format!("from {} s to {} s", least.as_secs(), greatest.as_secs());
-        return Err(env.note(name, format!("is {value:?}, and Consul allows {bounds}")));
-    }
-    Ok(value)
 }

@@ -138,6 +138,11 @@ impl Consul {
         self.0.script.pending()
     }
 
+    /// Drops the faults that still wait for their request; how many these were.
+    pub fn forget_faults(&self) -> usize {
+        self.0.script.forget()
+    }
+
     /// What was asked so far, oldest first.
     pub fn requests(&self) -> Vec<Request> {
         self.0.script.requests()

@@ -226,6 +226,12 @@ impl Script {
         self.lock().faults.len()
     }
 
+    /// Drops the faults that still wait for their request; how many these were.
+    pub(super) fn forget(&self) -> usize {
+        let mut scripted = self.lock();
+        std::mem::take(&mut scripted.faults).len()
+    }
+
     pub(super) fn requests(&self) -> Vec<Request> {
         self.lock().requests.iter().cloned().collect()
     }

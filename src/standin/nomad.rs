@@ -6,8 +6,10 @@ mod state;
 mod stub;
 #[cfg(test)]
 mod tests;
+mod variables;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -15,11 +17,13 @@ use std::{
 
 use axum::{Router, body::Bytes, routing::any};
 use serde_json::{Map, Value};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
+pub use self::variables::{Lock, Variable};
 use self::{
     events::Events,
     state::{Key, State, Verbatim, Written},
+    variables::http::Rights,
 };
 use super::{
     answer,
@@ -73,6 +77,8 @@ struct Shared {
     script: Script,
     changed: watch::Sender<()>,
     events: Events,
+    build: Mutex<Option<String>>,
+    variable_rights: Mutex<Rights>,
 }
 
 impl Nomad {
@@ -87,6 +93,8 @@ impl Nomad {
             script: Script::default(),
             changed: watch::Sender::new(()),
             events: Events::default(),
+            build: Mutex::default(),
+            variable_rights: Mutex::default(),
         }))
     }
 
@@ -204,7 +212,10 @@ impl Nomad {
 
     /// Restores a state, objects and indexes of tables; the next change goes on from the present counter, as in Nomad.
     pub fn restore(&self, snapshot: &Snapshot) {
-        self.change(|state| *state = state.restored(&snapshot.0));
+        self.change(|state| {
+            *state = state.restored(&snapshot.0);
+            state.variables.restart(Instant::now());
+        });
         self.forget_events();
     }
 
@@ -224,6 +235,11 @@ impl Nomad {
     /// How many scripted faults still wait for their request.
     pub fn faults_left(&self) -> usize {
         self.0.script.pending()
+    }
+
+    /// Drops the faults that still wait for their request; how many these were.
+    pub fn forget_faults(&self) -> usize {
+        self.0.script.forget()
     }
 
     /// What was asked so far, oldest first.
@@ -262,8 +278,76 @@ impl Nomad {
         });
     }
 
+    /// A variable.
+    pub fn variable(&self, namespace: &str, path: &str) -> Option<Variable> {
+        self.state().variables.get(&Key::new(namespace, path)).cloned()
+    }
+
+    /// The paths of all variables.
+    pub fn variables(&self) -> Vec<String> {
+        self.state().variables.all().map(|(key, _)| key.id.clone()).collect()
+    }
+
+    /// Writes a variable by hand, whoever holds its lock; that stays.
+    pub fn put_variable(&self, namespace: &str, path: &str, items: BTreeMap<String, String>) {
+        self.change(|state| {
+            let at = state.advance();
+            let key = Key::new(namespace, path);
+            let id = state.variables.get(&key).and_then(|it| it.lock.as_ref()).map(|it| &it.id);
+            let lock = variables::Wanted { id: id.cloned(), ..Default::default() };
+            let _ = state.variables.set(at, &key, items, None, Some(lock));
+        });
+    }
+
+    /// Removes a variable, and its lock with it.
+    pub fn delete_variable(&self, namespace: &str, path: &str) {
+        self.change(|state| {
+            let at = state.advance();
+            state.variables.delete(at, &Key::new(namespace, path));
+        });
+    }
+
+    /// Lets the lock of a variable expire at once: its delay begins.
+    pub fn expire_lock(&self, namespace: &str, path: &str) {
+        self.change(|state| state.variables.expire(&Key::new(namespace, path), Instant::now()));
+    }
+
+    /// Lets another server lead: every lock has its whole time again, and delays are forgotten.
+    pub fn change_leader(&self) {
+        self.change(|state| state.variables.restart(Instant::now()));
+    }
+
+    /// Denies everybody variables that begin so.
+    pub fn deny_variables(&self, prefix: Option<String>) {
+        lock(&self.0.variable_rights).denied = prefix;
+    }
+
+    /// Denies everybody writes to variables that begin so.
+    pub fn deny_variable_writes(&self, prefix: Option<String>) {
+        lock(&self.0.variable_rights).read_only = prefix;
+    }
+
+    /// Shows readers no locks, as Nomad does without a management token.
+    pub fn hide_locks(&self, on: bool) {
+        lock(&self.0.variable_rights).locks_hidden = on;
+    }
+
+    /// Lets the servers say that they are of this version; before 1.4 they have no variables, before 1.7 no locks.
+    pub fn set_build(&self, build: &str) {
+        *lock(&self.0.build) = Some(build.to_owned());
+    }
+
+    fn build(&self) -> String {
+        lock(&self.0.build).clone().unwrap_or_else(|| self.0.version.text().to_owned())
+    }
+
+    /// The state as of now: what had to expire has.
     fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.0.state)
+        let mut state = lock(&self.0.state);
+        if state.run_timers(Instant::now()) {
+            self.0.changed.send_replace(());
+        }
+        state
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{
-    body::Bytes,
+    body::{Body, Bytes},
     extract::{Request, State as Shared},
     http::{Method, StatusCode, request::Parts},
     response::Response,
@@ -40,6 +40,8 @@ enum Route {
     Namespaces,
     Leader,
     Agent,
+    Members,
+    Variable(String),
     Events,
 }
 
@@ -54,12 +56,14 @@ impl Route {
             "/v1/namespaces" => Self::Namespaces,
             "/v1/status/leader" => Self::Leader,
             "/v1/agent/self" => Self::Agent,
+            "/v1/agent/members" => Self::Members,
             events::PATH => Self::Events,
             _ => {
                 let (kind, id) = path.strip_prefix("/v1/")?.split_once('/')?;
                 match kind {
                     "node" => Self::Node(query::percent_decode(id)),
                     "job" => Self::Job(query::percent_decode(id)),
+                    "var" => Self::Variable(query::percent_decode(id)),
                     _ => return None,
                 }
             }
@@ -89,7 +93,7 @@ struct Read<'a> {
 }
 
 pub(super) async fn handle(Shared(nomad): Shared<Nomad>, request: Request) -> Response {
-    let (request, _) = request.into_parts();
+    let (request, body) = request.into_parts();
     let script = &nomad.0.script;
     let fault = match script.admit(Dialect::Nomad, &request).await {
         Ok(fault) => fault,
@@ -99,7 +103,7 @@ pub(super) async fn handle(Shared(nomad): Shared<Nomad>, request: Request) -> Re
         Some(Fault::Lagging(snapshot)) => Some(snapshot),
         _ => None,
     };
-    let response = nomad.respond(&request, older).await.unwrap_or_else(|refused| *refused);
+    let response = nomad.respond(&request, body, older).await.unwrap_or_else(|refused| *refused);
     script.release(Dialect::Nomad, fault, response).await
 }
 
@@ -107,10 +111,17 @@ impl Nomad {
     async fn respond(
         &self,
         request: &Parts,
+        body: Body,
         older: Option<&Snapshot>,
     ) -> Result<Response, Box<Response>> {
         let Parts { method, uri, .. } = request;
         let route = Route::of(uri.path()).ok_or_else(|| answer::empty(StatusCode::NOT_FOUND))?;
+        if let Route::Variable(path) = &route {
+            return match self.refused(request, &route, DEFAULT_NAMESPACE) {
+                Some(refused) => Ok(refused),
+                None => self.variable_request(request, path, body).await,
+            };
+        }
         if method != Method::GET {
             return Err(Box::new(answer::invalid_method()));
         }
@@ -137,8 +148,11 @@ impl Nomad {
                 Ok(self.read(read, |state| state.namespaces_index, respond).await)
             }
             Route::Leader => Ok(answer::json("\"127.0.0.1:4647\"")),
-            Route::Agent => Ok(answer::json(self.0.version.agent().to_string())),
-            Route::Events => Err(Box::new(answer::empty(StatusCode::NOT_FOUND))),
+            Route::Agent => Ok(answer::json(agent(&self.build()).to_string())),
+            Route::Members => Ok(answer::json(members(&self.build()).to_string())),
+            Route::Events | Route::Variable(_) => {
+                Err(Box::new(answer::empty(StatusCode::NOT_FOUND)))
+            }
         }
     }
 
@@ -296,21 +310,6 @@ impl Version {
         }
     }
 
-    /// What an agent says of itself, as far as it matters.
-    fn agent(self) -> Value {
-        let version = json!({
-            "Revision": "",
-            "Version": self.text(),
-            "VersionMetadata": "",
-            "VersionPrerelease": "",
-        });
-        json!({
-            "config": { "Version": version },
-            "member": { "Status": "alive", "Tags": { "build": self.text(), "role": "nomad" } },
-            "stats": {},
-        })
-    }
-
     /// Whether `*` means all namespaces for this list, and is not taken as a name.
     fn knows_wildcard(self, table: Table) -> bool {
         match table {
@@ -318,6 +317,38 @@ impl Version {
             Table::Evaluations | Table::Deployments => self == Self::V2_0,
         }
     }
+}
+
+/// What an agent says of itself, as far as it matters.
+fn agent(build: &str) -> Value {
+    let version = json!({
+        "Revision": "",
+        "Version": build,
+        "VersionMetadata": "",
+        "VersionPrerelease": "",
+    });
+    json!({
+        "config": { "Version": version },
+        "member": { "Status": "alive", "Tags": { "build": build, "role": "nomad" } },
+        "stats": {},
+    })
+}
+
+/// The servers: one, and one of another region.
+fn members(build: &str) -> Value {
+    let member = |name: &str, region: &str, build: &str| {
+        json!({
+            "Name": name,
+            "Status": "alive",
+            "Tags": { "build": build, "region": region, "role": "nomad" },
+        })
+    };
+    json!({
+        "ServerName": "standin",
+        "ServerRegion": "global",
+        "ServerDC": "dc1",
+        "Members": [member("standin.global", "global", build), member("far.away", "away", "1.0.0")],
+    })
 }
 
 fn bytes(value: Value) -> Bytes {

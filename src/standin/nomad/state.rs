@@ -6,7 +6,9 @@ use axum::body::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Table, Version};
+use tokio::time::Instant;
+
+use super::{Table, Version, variables::Variables};
 
 /// The namespace that is always there, and the one that requests mean when they name none.
 pub(super) const DEFAULT_NAMESPACE: &str = "default";
@@ -87,6 +89,7 @@ pub(super) struct State {
     pub(super) namespaces_index: u64,
     summaries: BTreeMap<Key, Arc<Map<String, Value>>>,
     summary_index: u64,
+    pub(super) variables: Variables,
 }
 
 impl State {
@@ -102,7 +105,17 @@ impl State {
             namespaces_index: FIRST_INDEX,
             summaries: BTreeMap::new(),
             summary_index: 0,
+            variables: Variables::default(),
         }
+    }
+
+    /// Lets locks expire that were due by now; true if anything was.
+    pub(super) fn run_timers(&mut self, now: Instant) -> bool {
+        let Self { index, variables, .. } = self;
+        variables.run_timers(now, || {
+            *index += 1;
+            *index
+        })
     }
 
     /// An older state with the present counter: a restored server numbers its log from where it was.
