@@ -138,6 +138,14 @@ impl Credentials {
     }
 }
 
+/// Resolves once there is another token than now.
+pub(super) async fn changed(credentials: Option<&Credentials>) {
+    match credentials {
+        Some(credentials) => credentials.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Token {
     /// The token in the file, if there is any in it, else the one in the environment.
     pub(crate) fn read(env: &Env, value: &'static str, file: &'static str) -> Result<Self, Noted> {

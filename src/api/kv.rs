@@ -14,6 +14,7 @@ use super::{
         self,
         types::{KvEntry, SessionRequest, TxnKvOp, TxnOp, TxnResult},
     },
+    credentials,
 };
 use crate::error::brief;
 
@@ -157,10 +158,7 @@ impl Consul {
 
     /// Resolves once there is another token than now.
     pub async fn token_changed(&self) {
-        match &self.credentials {
-            Some(credentials) => credentials.changed().await,
-            None => std::future::pending().await,
-        }
+        credentials::changed(self.credentials.as_ref()).await;
     }
 
     /// Creates a session that nothing but its TTL ends; returns its id.

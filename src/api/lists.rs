@@ -12,7 +12,7 @@ use super::{
     REQUEST_LIMIT, State,
     answer::{ApiError, Result, Server, shown},
     connect::{Credentials, Endpoint},
-    nomad,
+    credentials, nomad,
     variables::Variables,
 };
 use crate::cursor::Index;
@@ -155,17 +155,14 @@ impl Nomad {
 
     /// Resolves once there is another token than now.
     pub async fn token_changed(&self) {
-        match &self.credentials {
-            Some(credentials) => credentials.changed().await,
-            None => std::future::pending().await,
-        }
+        credentials::changed(self.credentials.as_ref()).await;
     }
 
     /// Its variables in a namespace.
     #[must_use]
     pub fn variables(&self, namespace: &str) -> Variables {
-        let (client, server) = (self.client.clone(), self.server.clone());
-        Variables::new(client, server, self.region.clone(), namespace)
+        let Self { client, server, region, credentials } = self.clone();
+        Variables::new((client, credentials), server, region, namespace)
     }
 
     /// Reads a node; `None` where there is none. `fresh` asks the leader.

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::{
     answer::{Result, Server, drain},
+    credentials::{self, Credentials},
     nomad::{
         self, builder,
         types::{self, LockWrite, VariableWrite},
@@ -27,6 +28,7 @@ pub struct Variables {
     server: Server,
     namespace: String,
     region: Option<String>,
+    credentials: Option<Credentials>,
 }
 
 /// A path as it was read.
@@ -86,12 +88,17 @@ pub struct Member {
 impl Variables {
     /// The variables of a namespace, by the client of the streams.
     pub(super) fn new(
-        client: nomad::Client,
+        (client, credentials): (nomad::Client, Option<Credentials>),
         server: Server,
         region: Option<String>,
         namespace: &str,
     ) -> Self {
-        Self { client, server, namespace: namespace.to_owned(), region }
+        Self { client, server, namespace: namespace.to_owned(), region, credentials }
+    }
+
+    /// Resolves once there is another token than now.
+    pub async fn token_changed(&self) {
+        credentials::changed(self.credentials.as_ref()).await;
     }
 
     /// The server, as errors name it.

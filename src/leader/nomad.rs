@@ -20,7 +20,7 @@ use crate::{
     api::{self, Acquired, Items, Variables, connect},
     backoff::Trouble,
     env::{Env, Noted},
-    error::Chain,
+    error::{Chain, brief},
     shutdown::Shutdown,
 };
 
@@ -209,7 +209,7 @@ impl Nomad {
             if !said {
                 let items = found.variable.as_ref().map(|it| &it.items);
                 let holder = items.and_then(|it| it.get(HOLDER)).map_or("", |it| it);
-                tracing::info!(lock, holder, "standing by");
+                tracing::info!(lock, holder = brief(holder), "standing by");
                 said = true;
             }
             // An index that went back is one of another or a restored server.
@@ -299,6 +299,7 @@ impl Leader for Nomad {
                     return Ok(None);
                 }
                 () = trouble.backoff.wait() => (),
+                () = self.variables.token_changed() => (),
             }
         }
     }
