@@ -246,11 +246,17 @@ impl<R: Subject> Simulation<R> {
         while settled.elapsed() < self.quiet && since.elapsed() < SETTLED {
             sleep(Duration::from_secs(1)).await;
             self.mend_the_lock();
+            // A request that was under way may be the last one of its copy.
+            self.replace_the_dead().await;
             if !self.missing().is_empty() {
                 settled = Instant::now();
             }
         }
         for copy in std::mem::take(&mut self.copies) {
+            if copy.facts.process.is_dead() {
+                copy.kill().await;
+                continue;
+            }
             if copy.is_over() {
                 return Err(format!("copy {} has ended by itself", copy.facts.copy));
             }
