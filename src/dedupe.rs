@@ -21,6 +21,8 @@ pub struct Seen {
     horizon: Index,
     /// Where the event stream was cut. A second commit at such an index may have been missed.
     cuts: Option<RangeInclusive<Index>>,
+    /// The last index that the event stream has shown. A second commit at it may be yet to come.
+    heard: Option<Index>,
 }
 
 /// Whether a state of an object is to be published.
@@ -73,7 +75,7 @@ impl Seen {
         let (cursor, tails) = durable.ahead();
         // Of a key whose record waited when the term before ended, a second commit may be missing.
         let cuts = cursor.highest().map(|it| cursor.floor()..=it);
-        Self { cursor, tails, listed: HashMap::new(), horizon: Index::default(), cuts }
+        Self { cursor, tails, listed: HashMap::new(), horizon: Index::default(), cuts, heard: None }
     }
 
     /// Every change up to here has been read.
@@ -127,11 +129,14 @@ impl Seen {
         match (Form::of(known), Form::of(hash)) {
             // The list may have been past the commit that the stream shows.
             (Form::Stub | Form::Listed, Form::Event) => Verdict::Recheck { hash },
-            // A stream that was not cut has shown both.
-            (Form::Event, Form::Stub) => match &self.cuts {
-                Some(cuts) if cuts.contains(&index) => Verdict::Recheck { hash },
-                _ => Verdict::Old,
-            },
+            // A stream that is past the index, and was not cut there, has shown both.
+            (Form::Event, Form::Stub) => {
+                let cut = self.cuts.as_ref().is_some_and(|it| it.contains(&index));
+                match cut || self.heard.is_some_and(|it| it <= index) {
+                    true => Verdict::Recheck { hash },
+                    false => Verdict::Old,
+                }
+            }
             _ => Verdict::New { hash },
         }
     }
@@ -223,6 +228,11 @@ impl Seen {
         });
     }
 
+    /// The event stream has shown what it has of this index, so far.
+    pub fn hear(&mut self, index: Index) {
+        self.heard = self.heard.max(Some(index));
+    }
+
     /// An object was read.
     pub fn list(&mut self, key: u64, index: Index) {
         self.listed.insert(key, index);
@@ -249,6 +259,7 @@ impl Seen {
     pub fn unlist(&mut self) {
         self.listed.clear();
         self.cuts = None;
+        self.heard = None;
     }
 
     /// A list of allocations is about to be read.

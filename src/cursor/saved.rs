@@ -202,12 +202,14 @@ impl Cursor {
     }
 
     fn encode_head(&self, shards: u32, value: &str) -> Vec<u8> {
-        let mut above: Vec<_> = self.above.iter().map(|(k, (i, h))| (i.0, *k, *h)).collect();
-        for (key, hashes) in &self.earlier {
-            let index = self.above.get(key).map_or(0, |(index, _)| index.0);
-            above.extend(hashes.iter().map(|hash| (index, *key, *hash)));
+        // States of one object in the order in which they were durable, since one of them is the
+        // last.
+        let mut above: Vec<_> = Vec::with_capacity(self.above.len());
+        for (key, (index, last)) in &self.above {
+            let earlier = self.earlier.get(key).into_iter().flatten();
+            above.extend(earlier.chain([last]).map(|hash| (index.0, *key, *hash)));
         }
-        above.sort_unstable();
+        above.sort_by_key(|(index, key, _)| (*index, *key));
         // The lowest are kept, and so those at the floor itself unless they are too many.
         let kept = above.get(MAX_ABOVE).is_none_or(|(index, ..)| *index > self.floor.0);
         above.truncate(MAX_ABOVE);

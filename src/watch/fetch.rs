@@ -303,9 +303,10 @@ async fn fetch<R: Resource>(
 ) -> Fetched {
     let mut trouble = Trouble::new(LEAST_WAIT, GREATEST_WAIT);
     let object = || format!("{} {}", R::NAME, change.id);
-    // A server that has not been set back yet would show what is to be no more. Once a server has
-    // answered with something else than the object, only the leader is asked.
-    let mut fresh = asked == Asked::AfterRegression;
+    // A server that has not been set back yet would show what is to be no more, and one that lags
+    // the first of two commits at an index. Once a server has answered with something else than the
+    // object, only the leader is asked.
+    let mut fresh = asked == Asked::AfterRegression || change.recheck;
     let mut reads = 0;
     let why = loop {
         let body = R::payload(nomad, &change, fresh);

@@ -94,6 +94,7 @@ impl<R: Resource> Watcher<R> {
         }
         out.flush(batches).await?;
         let index = commit.index();
+        self.seen.hear(index);
         self.follow.last = self.follow.last.max(Some(index));
         if let Some(stream) = &mut self.follow.stream {
             stream.first.get_or_insert(index);

@@ -259,3 +259,29 @@ async fn a_list_that_is_older_than_the_event_that_announced_it_is_read_again() {
     running.stop().await;
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_second_commit_that_the_stream_has_yet_to_show_is_not_passed_over_for_a_later_list() {
+    let world = world();
+    let running = world.start::<Jobs>();
+    subscribed(&world, 1, &running).await;
+    let index = world.nomad.upsert(Table::Jobs, job("j", "default", "pending"));
+    world.published(1).await;
+    pass(5).await;
+    world.nomad.mute_events(true);
+    world.nomad.upsert_at(index, Table::Jobs, job("j", "default", "running"));
+    world.nomad.upsert(Table::Jobs, job("k", "default", "pending"));
+    // A list comes to it that is past both.
+    world.published(2).await;
+    pass(20).await;
+    world.nomad.mute_events(false);
+    pass(700).await;
+    let states: Vec<String> =
+        world.sink.bodies().iter().map(|it| format!("{} {}", it["ID"], it["Status"])).collect();
+    running.stop().await;
+    let wanted = ["j pending", "j running", "k pending"].map(|it| {
+        let (id, status) = it.split_once(' ').unwrap();
+        format!("{id:?} {status:?}")
+    });
+    assert_eq!(states, wanted);
+}
