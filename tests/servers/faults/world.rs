@@ -113,7 +113,8 @@ impl World {
             let began = Instant::now();
             let ended = self.slot(slot).await;
             self.settle(ended).await;
-            if slot.servers.iter().any(|it| it.fault == Fault::Restored) {
+            let back = |it: &Step| matches!(it.fault, Fault::Restored | Fault::CursorCorrupted);
+            if slot.servers.iter().chain(&slot.copies).any(back) {
                 self.seen_through().await;
             }
             self.copies.all_run();
@@ -214,12 +215,12 @@ impl World {
         self.noted.lock().unwrap().recovered.push(since.elapsed());
     }
 
-    /// Waits until a list was read whole after Nomad was set back. Until then, what a task lacks is
-    /// taken for the old state, and is no gap.
+    /// Waits until a list was read whole after Nomad was set back or the checkpoint damaged. Until
+    /// then, what a task lacks is taken for history, and is no gap.
     async fn seen_through(&self) {
         let index = self.nomad.index();
         self.issue(async || {
-            wait("the floor is beyond where Nomad was set back", async || {
+            wait("the floor is beyond what was said to begin anew", async || {
                 let (floor, _) = parse(&self.cursor.last()??)?;
                 (floor >= index).then_some(())
             })
