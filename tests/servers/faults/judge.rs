@@ -135,13 +135,13 @@ impl Evidence {
         }
     }
 
-    /// While the checkpoint is damaged, of which an error tells, or no list was read whole since, nobody knows what was published
-    /// before, nor so what is missing.
+    /// While the checkpoint is damaged, of which an error tells, and until a list was read whole
+    /// since, nobody knows what was published before, nor so what is missing.
     fn is_unknown(&self, dropped: Option<Instant>) -> bool {
         let ends = self.cursors.iter().skip(1).map(|(at, _)| Some(*at)).chain([None]);
         self.log.contains("our checkpoint cannot be read")
             && self.cursors.iter().zip(ends).any(|((since, cursor), until)| {
-                let is_damaged = |it| parse(it).is_none_or(|(floor, _)| floor == 0);
+                let is_damaged = |it: &[u8]| parse(it).is_none_or(|(floor, _)| floor == 0);
                 let is_damaged = cursor.as_deref().is_some_and(is_damaged);
                 let within =
                     dropped.is_some_and(|it| it >= *since && until.is_none_or(|until| it <= until));
