@@ -25,6 +25,8 @@ mod checkpoints;
 mod consul;
 #[path = "contract/emit.rs"]
 mod emit;
+#[path = "servers/faults.rs"]
+mod faults;
 #[path = "support/process.rs"]
 mod firehose;
 #[path = "servers/go_lock.rs"]

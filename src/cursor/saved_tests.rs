@@ -61,7 +61,7 @@ fn states_that_take_turns_at_one_index_are_remembered_once_each() {
     }
     let (head, _) = save(&mut cursor, &mut Vec::new());
     let text = String::from_utf8(head).unwrap();
-    assert!(text.contains(r#""above":[["7",5,"1"],["7",5,"2"]]"#), "{text}");
+    assert!(text.contains(r#""above":[["7",5,"2"],["7",5,"1"]]"#), "{text}");
 }
 
 #[test]

@@ -150,9 +150,9 @@ impl Process {
 
     /// As `kill -9`, and waits for it.
     pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.child.kill().and_then(|()| self.child.wait()).unwrap();
         self.out.end();
+        self.log.end();
     }
 
     /// The most memory that it has had resident so far.
@@ -160,6 +160,10 @@ impl Process {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|it| it.strip_prefix("VmHWM:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn is_running(&mut self) -> bool {
