@@ -68,7 +68,9 @@ fn states_that_take_turns_at_one_index_are_remembered_once_each() {
 fn the_last_of_several_states_at_one_index_is_still_the_last_once_it_was_saved() {
     for states in [[8, 16, 24], [24, 16, 8], [16, 24, 8]] {
         let mut cursor = Cursor::at(Index(7));
-        states.map(|hash| cursor.apply(Mark::Object { key: 1, index: Index(7), hash }));
+        for hash in states {
+            cursor.apply(Mark::Object { key: 1, index: Index(7), hash });
+        }
         let (head, _) = save(&mut cursor, &mut Vec::new());
         let back = ours(decode(Some(&head), &[], None).0);
         assert_eq!(back.object(1), Some((Index(7), states[2])));

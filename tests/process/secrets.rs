@@ -77,6 +77,7 @@ const HARMLESS: &[&str] = &[
     "_CHECKPOINT",
     "_CLIENT_CERT",
     "_CONSUL_PREFIX",
+    "_VARIABLE_PREFIX",
     "_COUNT",
     "_DEAD_LETTER",
     "_EXCHANGE",

@@ -235,8 +235,18 @@ impl Evidence {
             for (number, change) in self.changes.iter().enumerate() {
                 let gone = change.until.is_some_and(|it| it <= *at);
                 if change.index <= floor && !gone && !durable(number, *at) {
+                    let sent = self
+                        .wire
+                        .published
+                        .iter()
+                        .filter(|(.., id)| mark_of(id) == Some(change.mark));
+                    let sent: Vec<_> =
+                        sent.map(|(when, copy, _)| (copy, apart(*when, *at))).collect();
+                    let came = confirmed.get(&number).map(|it| apart(*it, *at));
                     let what = format!("the floor is {floor}, and change {number} unconfirmed");
-                    verdict.wrong.push(format!("{what}: {change:?}"));
+                    let when =
+                        format!("published at {sent:?} and confirmed at {came:?} ms from it");
+                    verdict.wrong.push(format!("{what}, {when}: {change:?}"));
                 }
             }
             // For objects it names single changes beyond the floor.
@@ -329,6 +339,13 @@ impl Evidence {
 /// The last of these that are not later; they are in order.
 fn before(all: &[Instant], at: Instant) -> Option<Instant> {
     all.get(all.partition_point(|it| *it <= at).checked_sub(1)?).copied()
+}
+
+/// Milliseconds from one to the other, negative where it came before.
+fn apart(one: Instant, other: Instant) -> i128 {
+    let later = one.saturating_duration_since(other).as_millis();
+    let earlier = other.saturating_duration_since(one).as_millis();
+    i128::try_from(later).unwrap() - i128::try_from(earlier).unwrap()
 }
 
 fn find(marks: &HashMap<u64, usize>, id: &str) -> Option<usize> {
