@@ -1,7 +1,7 @@
 //! What the position does between records: it waits until all records before it are settled, while
 //! later ones of other keys may be settled already (pure).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::cursor::{Cursor, Mark, Move, Task};
 
@@ -56,11 +56,8 @@ impl Steps {
         match self.waiting.back_mut() {
             Some(last) if full && !is_lower(&last.to) && !is_lower(&to) => {
                 last.place = place;
-                let mut latest = HashMap::new();
-                last.silent.drain(..).chain(silent).for_each(|it| {
-                    latest.insert(object(&it.1), it);
-                });
-                last.silent.extend(latest.into_values());
+                last.silent.extend(silent);
+                keep_last_of_each(&mut last.silent);
                 last.to = to.or(last.to.take());
             }
             _ => self.waiting.push_back(Step { place, since: place, silent: silent.collect(), to }),
@@ -89,11 +86,18 @@ impl Steps {
     pub(super) fn advance(&mut self, place: u64, cursor: &mut Cursor) {
         while let Some(step) = self.waiting.pop_front_if(|it| it.place <= place) {
             for (place, mark) in step.silent {
-                // A record that came after it says more.
-                let object = object(&mark);
-                if self.early.get(&object).is_none_or(|(settled, _)| *settled < place) {
-                    self.early.remove(&object);
-                    cursor.apply(mark);
+                match self.early.get(&object(&mark)) {
+                    // A record that came after it says more, and is noted once more below. Of one
+                    // index, both are remembered.
+                    Some((settled, later)) if *settled >= place => {
+                        if is_of_one_index(&mark, later) {
+                            cursor.apply(mark);
+                        }
+                    }
+                    _ => {
+                        self.early.remove(&object(&mark));
+                        cursor.apply(mark);
+                    }
                 }
             }
             if let Some(to) = &step.to {
@@ -106,6 +110,28 @@ impl Steps {
             }
         }
     }
+}
+
+/// Whether both are states of an object at one index.
+fn is_of_one_index(one: &Mark, other: &Mark) -> bool {
+    match (one, other) {
+        (Mark::Object { index, .. }, Mark::Object { index: other, .. }) => index == other,
+        _ => false,
+    }
+}
+
+/// Keeps the last mark of each task, and of each state of an object, in order.
+fn keep_last_of_each(silent: &mut Vec<(u64, Mark)>) {
+    let mut seen = HashSet::new();
+    silent.reverse();
+    silent.retain(|(_, mark)| {
+        let state = match mark {
+            Mark::Object { hash, .. } => *hash,
+            Mark::Task(..) => 0,
+        };
+        seen.insert((object(mark), state))
+    });
+    silent.reverse();
 }
 
 fn is_lower(to: &Option<Move>) -> bool {
@@ -207,5 +233,31 @@ mod tests {
         assert!(steps.is_barred());
         steps.advance(1, &mut Cursor::new(Kind::Objects));
         assert!(!steps.is_barred());
+    }
+
+    #[test]
+    fn a_state_that_moves_silently_is_remembered_beside_a_later_one_of_its_index() {
+        let state = |hash| Mark::Object { key: 1, index: Index(4), hash };
+        let (mut steps, mut cursor) = (Steps::default(), Cursor::new(Kind::Objects));
+        // Record 0 is of another object. The state 8 was published before, and 16 comes after it.
+        steps.add(1, vec![state(8)], listed(4, &[1]));
+        steps.settled(1, state(16), &mut cursor);
+        steps.settled(0, mark(2, 4), &mut cursor);
+        steps.advance(2, &mut cursor);
+        assert_eq!(cursor.object(1), Some((Index(4), 16)));
+        assert!(cursor.has(1, 8) && cursor.has(1, 16));
+    }
+
+    #[test]
+    fn steps_that_become_one_keep_every_state_of_an_index_in_order() {
+        let state = |hash| Mark::Object { key: 1, index: Index(4), hash };
+        let (mut steps, mut cursor) = (Steps::default(), Cursor::new(Kind::Objects));
+        for place in 0..2 * MAX_STEPS as u64 {
+            steps.add(place + 1, vec![state(8 * (place % 3))], None);
+        }
+        assert!(steps.waiting.iter().map(|it| it.silent.len()).sum::<usize>() <= MAX_STEPS + 2);
+        steps.advance(u64::MAX, &mut cursor);
+        assert_eq!(cursor.object(1), Some((Index(4), 0)));
+        assert!([0, 8, 16].iter().all(|hash| cursor.has(1, *hash)));
     }
 }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     api::Nomad,
     backoff::Trouble,
-    cursor::{Form, Index, Mark, Move},
+    cursor::{Form, Index, Kind, Mark, Move},
     error::Chain,
     failpoint::{self, Point},
     metrics::Metrics,
@@ -120,7 +120,13 @@ impl<R: Resource> Watcher<R> {
                 (it, fetch::<R>(nomad, change, asked, source, metrics).await)
             }
         };
-        let mut out = Out::new(reach);
+        // An allocation stands at the index of its last event, and those before it are older. So
+        // only the end of a list tells how far task events are known.
+        let known = match R::KIND {
+            Kind::TaskEvents => Index::default(),
+            Kind::Objects => reach,
+        };
+        let mut out = Out::new(known);
         out.batch.records.reserve(pass.changes());
         self.note_silent(std::mem::take(&mut pass.silent), &mut out);
         let mut changes = pass.take().peekable();

@@ -1,5 +1,7 @@
 //! Positions beside the stream: from the Go tool's and back to it, and after a crash.
 
+use nomad_firehose::cursor::{Index, Saved};
+
 use super::*;
 
 const VALUE: &str = "nomad-firehose/evaluations.value";
@@ -101,4 +103,26 @@ async fn a_list_that_is_past_what_the_stream_shows_at_its_index_is_not_gone_behi
     world.published(2).await;
     assert_eq!(statuses(&world), ["1", "2"]);
     running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_floor_is_below_every_task_event_that_is_not_delivered_however_new_its_allocation() {
+    let world = world();
+    world.nomad.upsert(Table::Allocations, allocation("a", &[1]));
+    let running = world.start::<Allocations>();
+    world.published(1).await;
+    pass(5).await;
+    world.nomad.mute_events(true);
+    let since = world.nomad.upsert(Table::Allocations, allocation("a", &[1, 2]));
+    world.nomad.upsert(Table::Allocations, allocation("b", &[3]));
+    world.nomad.upsert(Table::Allocations, allocation("a", &[1, 2, 4]));
+    world.sink.fail(&uuid("a"), 1_000);
+    // A list has both, and only that of the other allocation is delivered.
+    until("the event of b", || times(&world.sink).contains(&3)).await;
+    pass(60).await;
+    assert_eq!(times(&world.sink), [1, 3]);
+    let (saved, _) = crate::support::checkpoint(&world.consul, "allocations");
+    let Saved::Ours(cursor) = saved else { panic!("{saved:?}") };
+    assert!(cursor.floor() < Index(since), "{:?}, and {since} is not delivered", cursor.floor());
+    running.kill().await;
 }
