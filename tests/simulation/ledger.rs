@@ -205,17 +205,22 @@ impl Ledger {
         Some(number)
     }
 
-    /// In order of each object, and again only with a reason. Of an object a term that follows a
-    /// crash may show a state that was passed over before: the event stream still has it.
+    /// In order of each object, and again only with a reason. A term that follows a crash may show a
+    /// state or an event that was passed over before: the event stream still has it.
     fn judge<R: Subject>(&mut self, facts: &Facts, new: Arrival) {
         let of = |it: &&Arrival| it.object == new.object;
         let same_term = |it: &&Arrival| (it.copy, it.term) == (new.copy, new.term);
         let mut before = self.arrivals.iter().filter(of).filter(|it| it.confirmed);
         let known = self.has_arrived(new.number);
+        let loaded = facts.loaded();
+        let was_saved = |it: &Arrival| loaded.get(&it.object).is_some_and(|at| it.number <= *at);
         let overtaken = |it: &Arrival| {
             it.number > new.number
                 && ((it.copy, it.term) == (new.copy, new.term)
-                    || !known && self.forced.is_none() && R::KIND == Kind::TaskEvents)
+                    || !known
+                        && self.forced.is_none()
+                        && R::KIND == Kind::TaskEvents
+                        && was_saved(it))
         };
         let again = before.clone().filter(same_term).any(|it| it.number == new.number);
         let late = before.any(overtaken);
