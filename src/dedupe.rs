@@ -126,17 +126,18 @@ impl Seen {
     /// What is to be done with a state that is not the one that was published of the same index.
     /// Each source shows the commits of an index in order, but one may be ahead of the other.
     fn at_one_index(&self, index: Index, known: u64, hash: u64) -> Verdict {
+        let cut = self.cuts.as_ref().is_some_and(|it| it.contains(&index));
         match (Form::of(known), Form::of(hash)) {
             // The list may have been past the commit that the stream shows.
             (Form::Stub | Form::Listed, Form::Event) => Verdict::Recheck { hash },
+            // A stream that was cut shows the commits of the index anew, among them one that a
+            // list had passed over.
+            (Form::Event, Form::Event) if cut => Verdict::Recheck { hash },
             // A stream that is past the index, and was not cut there, has shown both.
-            (Form::Event, Form::Stub) => {
-                let cut = self.cuts.as_ref().is_some_and(|it| it.contains(&index));
-                match cut || self.heard.is_some_and(|it| it <= index) {
-                    true => Verdict::Recheck { hash },
-                    false => Verdict::Old,
-                }
-            }
+            (Form::Event, Form::Stub) => match cut || self.heard.is_some_and(|it| it <= index) {
+                true => Verdict::Recheck { hash },
+                false => Verdict::Old,
+            },
             _ => Verdict::New { hash },
         }
     }
