@@ -71,6 +71,7 @@ fn run_stream<R: Resource>(flags: Flags) -> ExitCode {
         flags::print(&streams::schema_text::<R>());
         return ExitCode::SUCCESS;
     }
+    end_on_panic();
     let env = Env::process();
     let logs = Logs::from_env(&env, flags.log_level, flags.log_format);
     let config = Config::from_env::<R>(&env);
@@ -84,7 +85,6 @@ fn run_stream<R: Resource>(flags: Flags) -> ExitCode {
         }
     };
     logs.start();
-    end_on_panic();
     unknown.iter().for_each(|it| tracing::warn!("{it}"));
     let runtime = runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let ended = runtime.map_err(BoxError::from).and_then(|runtime| {

@@ -120,16 +120,19 @@ fn is_of_one_index(one: &Mark, other: &Mark) -> bool {
     }
 }
 
-/// Keeps the last mark of each task, and of each state of an object, in order.
+/// Keeps the last mark of each task, and of each object every state of its last index, in order.
 fn keep_last_of_each(silent: &mut Vec<(u64, Mark)>) {
     let mut seen = HashSet::new();
+    let mut last: HashMap<Object, Mark> = HashMap::new();
     silent.reverse();
     silent.retain(|(_, mark)| {
-        let state = match mark {
-            Mark::Object { hash, .. } => *hash,
-            Mark::Task(..) => 0,
-        };
-        seen.insert((object(mark), state))
+        let last = last.entry(object(mark)).or_insert(*mark);
+        match mark {
+            Mark::Object { hash, .. } => {
+                is_of_one_index(mark, last) && seen.insert((object(mark), *hash))
+            }
+            Mark::Task(..) => seen.insert((object(mark), 0)),
+        }
     });
     silent.reverse();
 }
@@ -259,5 +262,16 @@ mod tests {
         steps.advance(u64::MAX, &mut cursor);
         assert_eq!(cursor.object(1), Some((Index(4), 0)));
         assert!([0, 8, 16].iter().all(|hash| cursor.has(1, *hash)));
+    }
+
+    #[test]
+    fn steps_that_become_one_forget_the_states_of_older_indexes() {
+        let (mut steps, mut cursor) = (Steps::default(), Cursor::new(Kind::Objects));
+        for place in 1..1_000 {
+            steps.add(place, vec![mark(1, place)], None);
+        }
+        assert!(steps.waiting.iter().map(|it| it.silent.len()).sum::<usize>() <= MAX_STEPS);
+        steps.advance(u64::MAX, &mut cursor);
+        assert_eq!(cursor.object(1), Some((Index(999), 999)));
     }
 }

@@ -150,14 +150,14 @@ impl Nomad {
         };
         let Some(won) = won else {
             // The request to acquire may be on its way, or have got there.
-            self.abandon(claim).await;
+            self.abandon(claim.is_fresh(self.ttl), claim).await;
             return Ok(None);
         };
         let begun = tokio::select! {
             biased;
             () = stop.requested() => Ok(None),
             () = won.lease.over() => Err(LeaderError::unavailable("take over", "the lock is lost")),
-            begun = self.begin(&won.lease, &claim.id) => begun.map(Some),
+            begun = self.begin(&won.lease) => begun.map(Some),
         };
         match begun {
             Ok(Some(begun)) => {
@@ -165,8 +165,9 @@ impl Nomad {
                 Ok(Some(term))
             }
             failed => {
+                let holds = won.lease.holds();
                 drop(won);
-                self.abandon(claim).await;
+                self.abandon(holds, claim).await;
                 failed.map(|_| None)
             }
         }
@@ -231,10 +232,10 @@ impl Nomad {
         Ok(renewed.then(|| Lease::start(held, sent, self.ttl)))
     }
 
-    /// Releases what the claim may have, and makes a new one of it. A lock that may have expired is
-    /// left to itself.
-    async fn abandon(&self, claim: &mut Claim) {
-        if claim.is_fresh(self.ttl) {
+    /// Releases what the claim may have, where that can be relied on, and makes a new one of it. A
+    /// lock that may have expired is left to itself.
+    async fn abandon(&self, holds: bool, claim: &mut Claim) {
+        if holds {
             let release = self.variables.release(&self.paths.lock, &claim.id);
             if let Ok(Err(err)) = timeout(RESIGN_LIMIT, release).await {
                 tracing::debug!(error = %Chain(&err), "the lock could not be released; it expires");
@@ -295,7 +296,7 @@ impl Leader for Nomad {
             tokio::select! {
                 biased;
                 () = stop.requested() => {
-                    self.abandon(&mut claim).await;
+                    self.abandon(claim.is_fresh(self.ttl), &mut claim).await;
                     return Ok(None);
                 }
                 () = trouble.backoff.wait() => (),
@@ -343,10 +344,12 @@ fn watch(leader: &Nomad, won: &Won, id: &str) -> Task {
             let renewed = match variables.read(&path, past).await {
                 Ok(found) => match found.variable {
                     None => return end.now("the lock was deleted"),
-                    Some(variable) if variable.modify_index == known => Ok(true),
                     Some(variable) => {
                         past = Some((variable.modify_index, MONITOR_WAIT));
-                        variables.renew(&path, &id, limit).await
+                        match variable.modify_index == known {
+                            true => Ok(true),
+                            false => variables.renew(&path, &id, limit).await,
+                        }
                     }
                 },
                 Err(err) => Err(err),

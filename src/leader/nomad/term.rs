@@ -52,7 +52,7 @@ pub(super) struct Begun {
 impl Nomad {
     /// Makes the checkpoint this term's, before anything is published: whoever had it cannot write
     /// it any more.
-    pub(super) async fn begin(&self, lease: &Lease, id: &str) -> Result<Begun, LeaderError> {
+    pub(super) async fn begin(&self, lease: &Lease) -> Result<Begun, LeaderError> {
         let path = &self.paths.cursor;
         let failed = |err| self.failed("take over the checkpoint", err);
         let holder = unique();
@@ -67,7 +67,7 @@ impl Nomad {
             }
             match self.variables.write(path, &items, index).await.map_err(failed)? {
                 Written::At(index) => {
-                    tracing::debug!(epoch, id, "the checkpoint is taken over");
+                    tracing::debug!(epoch, holder, "the checkpoint is taken over");
                     return Ok(Begun { owner, index });
                 }
                 Written::Conflict => tracing::debug!(path, "somebody else wrote the checkpoint"),
