@@ -238,6 +238,8 @@ pub async fn a_stop_in_the_middle_of_a_call_is_in_time_and_the_next_run_goes_on<
     assert!(took < Duration::from_millis(4_000), "it took {took:?} to stop");
     world.proxy.set(Way::Open);
     let next = world.start();
+    // All may be there already, and it is to hear that it is asked to stop.
+    next.logs("elected").await;
     let received = world.all_received().await;
     // What was on its way when it stopped may have come after all; what was confirmed has not
     // come again.
