@@ -199,20 +199,24 @@ impl Variables {
 
     /// Renews a lock; false where it is not held by this id any more.
     pub async fn renew(&self, path: &str, id: &str, limit: Duration) -> Result<bool> {
-        let lock = LockWrite { id: Some(id.to_owned()), ttl: None, lock_delay: None };
-        let request = self.put(path, None, Some(lock)).lock_renew("");
-        match self.written(format!("renew the lock {path}"), limit, request).await {
-            Ok(answer) => Ok(answer.is_some()),
-            Err(err) if err.is_not_found() => Ok(false),
-            Err(err) => Err(err),
-        }
+        let request = self.put(path, None, Some(held_by(id))).lock_renew("");
+        self.held(format!("renew the lock {path}"), limit, request).await
     }
 
     /// Releases a lock; false where it is not held by this id any more.
     pub async fn release(&self, path: &str, id: &str) -> Result<bool> {
-        let lock = LockWrite { id: Some(id.to_owned()), ttl: None, lock_delay: None };
-        let request = self.put(path, None, Some(lock)).lock_release("");
-        match self.written(format!("release the lock {path}"), LIMIT, request).await {
+        let request = self.put(path, None, Some(held_by(id))).lock_release("");
+        self.held(format!("release the lock {path}"), LIMIT, request).await
+    }
+
+    /// What the server answers to whoever says to hold a lock: whether that is so.
+    async fn held(
+        &self,
+        doing: String,
+        limit: Duration,
+        request: builder::WriteVariable<'_>,
+    ) -> Result<bool> {
+        match self.written(doing, limit, request).await {
             Ok(answer) => Ok(answer.is_some()),
             Err(err) if err.is_not_found() => Ok(false),
             Err(err) => Err(err),
@@ -260,6 +264,11 @@ impl Variables {
         let index = index.and_then(|it| it.parse().ok());
         index.ok_or_else(|| self.server.unexpected(doing, "no X-Nomad-Index".to_owned()))
     }
+}
+
+/// A lock by its id alone.
+fn held_by(id: &str) -> LockWrite {
+    LockWrite { id: Some(id.to_owned()), ttl: None, lock_delay: None }
 }
 
 /// Whether the answer is Nomad's, to a path where there is nothing. An agent that shuts down says

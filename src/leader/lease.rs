@@ -62,6 +62,11 @@ struct State {
     ended: bool,
 }
 
+/// Whether a claim can be relied on that was made or renewed by what was sent then.
+pub(super) fn holds(sent: Sent, ttl: Duration) -> bool {
+    State::renewed(sent, ttl).holds()
+}
+
 /// A task that ends with its owner.
 #[derive(Debug)]
 pub(super) struct Task(JoinHandle<()>);

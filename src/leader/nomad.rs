@@ -98,9 +98,7 @@ impl Claim {
     /// Whether a lock that this took would still be within its TTL. Later it may have expired, and
     /// then its removal is pending, which asks nobody whose lock it removes.
     fn is_fresh(&self, ttl: Duration) -> bool {
-        let lasts = ttl - ttl / 10;
-        let fresh = |sent: Sent| lease::now().0 < sent.0 + lasts && lease::now().1 < sent.1 + lasts;
-        self.sent.is_some_and(fresh)
+        self.sent.is_some_and(|sent| lease::holds(sent, ttl))
     }
 }
 
