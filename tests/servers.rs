@@ -82,6 +82,18 @@ impl World {
             .set("NOMAD_ADDR", &self.nomad_port.address)
             .set("CONSUL_HTTP_ADDR", self.consul.address())
     }
+
+    /// Waits until a key of Consul is this number.
+    ///
+    /// A record is out before the position has passed all that Nomad may have said at its index:
+    /// a process that is asked to stop in between saves the record beside an earlier position.
+    async fn saved(&self, key: &str, number: u64) {
+        let number = number.to_string();
+        firehose::wait(&format!("{key} is {number}"), async || {
+            (self.consul.value(key).await.as_ref() == Some(&number)).then_some(())
+        })
+        .await;
+    }
 }
 
 /// Prints past the test harness, which keeps to itself what a test that passes has to say.

@@ -99,6 +99,7 @@ async fn a_checkpoint_cut_short_is_an_error_and_the_go_tools_position_is_taken_u
     change(&world.nomad, 0);
     let running = world.stream("nodes").start();
     running.publishes(1).await;
+    world.saved(VALUE, world.nomad.index() - 1).await;
     running.stop().await;
     let whole = world.consul.value(CURSOR).await.unwrap();
     world.consul.put(CURSOR, &whole[..whole.len() / 2]).await;

@@ -111,15 +111,6 @@ async fn ten_crashes_of_the_broker_under_load_lose_nothing_and_repeat_only_what_
     assert!(broker.take(QUEUE).await.is_empty());
 }
 
-/// Waits until the position in Consul is that of the last change.
-async fn saved(world: &World) {
-    let index = world.nomad.index().to_string();
-    wait("the last change is saved", async || {
-        (world.consul.value(VALUE).await.as_ref() == Some(&index)).then_some(())
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_crashes_of_the_firehose_under_load_lose_nothing_and_repeat_no_more_than_was_unsaved() {
     let (world, mut broker) = (World::new().await, broker().await);
@@ -150,7 +141,7 @@ async fn ten_crashes_of_the_firehose_under_load_lose_nothing_and_repeat_no_more_
         world.consul.ask(Method::PUT, &path, "").await.unwrap();
         running = start(&broker);
         // All of the round is saved before the next: whatever comes after it is unsaved.
-        saved(&world).await;
+        world.saved(VALUE, world.nomad.index()).await;
         before = broker.count(QUEUE).await;
     }
     let mut ids = HashMap::new();
