@@ -124,7 +124,7 @@ pub enum FailureKind {
 
 /// What whoever chooses a sink has to know of it; the documentation has it from here.
 #[derive(Clone, Copy, Debug)]
-pub struct About {
+pub struct Summary {
     /// When a record counts as delivered.
     pub delivered: &'static str,
     /// How a duplicate is recognised.
@@ -137,7 +137,7 @@ pub struct About {
 const SINKS: &[Entry] = &[
     Entry::of::<stdout::Stdout>(
         "stdout",
-        About {
+        Summary {
             delivered: "written to standard output; what reads the pipe, or the disk behind the \
                         file, has it",
             duplicate: "the CloudEvents `id`",
@@ -151,7 +151,7 @@ const SINKS: &[Entry] = &[
     #[cfg(feature = "http")]
     Entry::of::<http::Http>(
         "http",
-        About {
+        Summary {
             delivered: "answered with a status of 2xx",
             duplicate: "the header `ce-id`, or the CloudEvents `id`",
             set_by: &["SINK_WORKER_COUNT", "SINK_HTTP_BATCH_RECORDS", "SINK_HTTP_BATCH_BYTES"],
@@ -160,7 +160,7 @@ const SINKS: &[Entry] = &[
     #[cfg(feature = "kinesis")]
     Entry::of::<kinesis::Kinesis>(
         "kinesis",
-        About {
+        Summary {
             delivered: "answered with a sequence number: the service has stored it",
             duplicate: "the CloudEvents `id`",
             set_by: &["SINK_KINESIS_WORKERS", "SINK_KINESIS_MAX_REQUEST_BYTES"],
@@ -169,7 +169,7 @@ const SINKS: &[Entry] = &[
 ];
 
 #[cfg(feature = "amqp")]
-const AMQP: About = About {
+const AMQP: Summary = Summary {
     delivered: "confirmed: at least one queue has the message, and each durable one has written or \
                 replicated it",
     duplicate: "`message_id`",
@@ -199,19 +199,19 @@ type FromEnv = fn(&Env, Format) -> Result<Box<dyn Sink>, Noted>;
 
 struct Entry {
     name: &'static str,
-    about: About,
+    summary: Summary,
     from_env: FromEnv,
 }
 
 impl Entry {
-    const fn of<S: Connect>(name: &'static str, about: About) -> Self {
-        Self { name, about, from_env: |env, format| Ok(Box::new(S::from_env(env, format)?)) }
+    const fn of<S: Connect>(name: &'static str, summary: Summary) -> Self {
+        Self { name, summary, from_env: |env, format| Ok(Box::new(S::from_env(env, format)?)) }
     }
 }
 
 /// Every sink of this build, by its `SINK_TYPE`.
-pub fn documented() -> impl Iterator<Item = (&'static str, About)> {
-    SINKS.iter().map(|it| (it.name, it.about))
+pub fn documented() -> impl Iterator<Item = (&'static str, Summary)> {
+    SINKS.iter().map(|it| (it.name, it.summary))
 }
 
 /// Every sink that a build can lack, by its `SINK_TYPE`, and the feature that brings it.

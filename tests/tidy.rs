@@ -48,8 +48,6 @@ const SHARED_BY_LEADERS: &str = "src/leader/lease.rs";
 const PREFIXES: [&str; 4] = ["NOMAD_", "CONSUL_", "SINK_", "LOG_"];
 /// The part of a page that quotes the log, whatever its level.
 const LOG_HEADING: &str = "# What the log says";
-/// Where the messages of the log are, but for those about one receiver.
-const MESSAGES: &str = "docs/operations.md";
 
 /// A file with Rust in it.
 struct Source {
@@ -349,7 +347,7 @@ fn the_readme_names_every_variable_that_is_read_and_no_page_any_other() {
 #[test]
 fn pages_quote_messages_that_are_logged() {
     let quoting: Vec<_> = pages().into_iter().filter(|it| it.1.contains(LOG_HEADING)).collect();
-    assert!(quoting.iter().any(|(name, _)| name == MESSAGES), "no messages in {MESSAGES}");
+    assert!(quoting.len() > 3, "each receiver has a page with messages");
     for (_, text) in quoting {
         nothing(imagined_messages(&below("src"), &text));
     }

@@ -42,7 +42,6 @@ const FIGURES: &[Figure] = &[
             (GUARANTEES, "Up to {} records may be unsaved"),
             (GUARANTEES, "is published again, {} records at most"),
             (OPERATIONS, "publishing goes on until {} records are unsaved"),
-            (OPERATIONS, "after {} unsaved records publishing waits"),
             (CONTRACT, "the ids of the last {} records"),
         ],
     ),

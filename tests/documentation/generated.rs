@@ -5,7 +5,7 @@ use std::{env, fmt::Write, fs, process::Command};
 use nomad_firehose::{
     env::Env,
     record::Limits,
-    sink::{self, About},
+    sink::{self, Summary},
 };
 
 use super::{
@@ -44,7 +44,7 @@ const SINKS: [(&str, &str, &[(&str, &str)]); 5] = [
     ),
 ];
 
-fn about(name: &str) -> About {
+fn about(name: &str) -> Summary {
     sink::documented().find(|it| it.0 == name).unwrap().1
 }
 
@@ -67,7 +67,7 @@ fn sinks() -> String {
                    |---|---|---|---|\n"
         .to_owned();
     for (name, shown, set) in SINKS.iter().filter(|it| !it.1.contains(',')) {
-        let (About { delivered, duplicate, set_by }, order) =
+        let (Summary { delivered, duplicate, set_by }, order) =
             (about(name), order(limits(name, set)));
         let more = match set_by.first() {
             Some(workers) if limits(name, set).calls == 1 => {
