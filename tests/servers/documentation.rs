@@ -3,7 +3,8 @@
 use std::{fs::OpenOptions, io::Write, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Router,
+    body::Bytes,
     extract::{Path, State},
     http::StatusCode,
     routing::{post, put},
@@ -178,19 +179,24 @@ async fn add_vhost(State(node): State<Arc<Node>>, Path(vhost): Path<String>) -> 
 async fn add_user(
     State(node): State<Arc<Node>>,
     Path(user): Path<String>,
-    Json(body): Json<Value>,
+    body: Bytes,
 ) -> StatusCode {
-    ctl(node, words(&["add_user", &user, body["password"].as_str().unwrap()])).await
+    ctl(node, words(&["add_user", &user, json(&body)["password"].as_str().unwrap()])).await
 }
 
 async fn permit(
     State(node): State<Arc<Node>>,
     Path((vhost, user)): Path<(String, String)>,
-    Json(body): Json<Value>,
+    body: Bytes,
 ) -> StatusCode {
+    let body = json(&body);
     let [configure, write, read] =
         ["configure", "write", "read"].map(|it| body[it].as_str().unwrap());
     ctl(node, words(&["set_permissions", "-p", &vhost, &user, configure, write, read])).await
+}
+
+fn json(body: &Bytes) -> Value {
+    serde_json::from_slice(body).unwrap()
 }
 
 async fn connect(port: u16, vhost: &str) -> Option<(Connection, lapin::Channel)> {
@@ -203,8 +209,9 @@ async fn connect(port: u16, vhost: &str) -> Option<(Connection, lapin::Channel)>
 async fn declare_exchange(
     State(node): State<Arc<Node>>,
     Path((vhost, exchange)): Path<(String, String)>,
-    Json(body): Json<Value>,
+    body: Bytes,
 ) -> StatusCode {
+    let body = json(&body);
     assert_eq!(body["type"], "topic");
     let options = ExchangeDeclareOptions {
         durable: body["durable"].as_bool().unwrap(),
@@ -222,10 +229,12 @@ async fn declare_exchange(
 async fn declare_queue(
     State(node): State<Arc<Node>>,
     Path((vhost, queue)): Path<(String, String)>,
-    Json(body): Json<Value>,
+    body: Bytes,
 ) -> StatusCode {
-    let options =
-        QueueDeclareOptions { durable: body["durable"].as_bool().unwrap(), ..Default::default() };
+    let options = QueueDeclareOptions {
+        durable: json(&body)["durable"].as_bool().unwrap(),
+        ..Default::default()
+    };
     let (_connection, channel) = connect(node.port(), &vhost).await.unwrap();
     channel.queue_declare(queue.as_str().into(), options, FieldTable::default()).await.unwrap();
     StatusCode::CREATED
@@ -234,8 +243,9 @@ async fn declare_queue(
 async fn bind(
     State(node): State<Arc<Node>>,
     Path((vhost, exchange, queue)): Path<(String, String, String)>,
-    Json(body): Json<Value>,
+    body: Bytes,
 ) -> StatusCode {
+    let body = json(&body);
     let key = body["routing_key"].as_str().unwrap();
     let (_connection, channel) = connect(node.port(), &vhost).await.unwrap();
     let (options, none) = (QueueBindOptions::default(), FieldTable::default());
