@@ -19,9 +19,11 @@ use super::{
 const UPDATE: &str = "UPDATE_DOCS";
 const BEGIN: &str = "<!-- generated: ";
 const END: &str = "<!-- end -->";
-/// A feature that is no sink, and what it brings. That of the fuzzer is nobody's but its own.
-const OTHER_FEATURE: (&str, &str) =
-    ("demo", "the stand-ins for Nomad and Consul, and `firehose-demo`");
+/// Features that are no sinks, and what they bring. That of the fuzzer is nobody's but its own.
+const OTHER_FEATURES: [(&str, &str); 2] = [
+    ("demo", "the stand-ins for Nomad and Consul, and `firehose-demo`"),
+    ("filter", "expressions that tell which records are published"),
+];
 
 /// Each sink as it can be set up with nothing but what it needs.
 const SINKS: [(&str, &str, &[(&str, &str)]); 5] = [
@@ -108,11 +110,9 @@ fn features() -> String {
             .filter(|it| it.1 == name)
             .map(|(name, _)| format!("`SINK_TYPE={name}`"))
             .collect();
-        let what = match types.as_slice() {
-            [] if name == OTHER_FEATURE.0 => OTHER_FEATURE.1.to_owned(),
-            [] => panic!("nothing is known of the feature {name}"),
-            types => types.join(", "),
-        };
+        let other = || OTHER_FEATURES.iter().find(|it| it.0 == name).map(|it| it.1.to_owned());
+        let what = if types.is_empty() { other() } else { Some(types.join(", ")) };
+        let what = what.unwrap_or_else(|| panic!("nothing is known of the feature {name}"));
         writeln!(out, "| `{name}` | {what} |").unwrap();
     }
     out
