@@ -24,7 +24,9 @@ use crate::{firehose::Served, support::Version};
 
 /// Variables of these are configuration.
 const OURS: [&str; 4] = ["NOMAD_", "CONSUL_", "SINK_", "LOG_"];
-/// What the demo's cluster is drawn from.
+/// Variables that end like this are paths.
+const PATHS: [&str; 3] = ["_DIR", "_FILE", "_DEAD_LETTER"];
+/// What the cluster is drawn from.
 const SEED: u64 = 7;
 
 /// Servers for a page, as long as it is followed.
@@ -105,7 +107,14 @@ fn judge(outcome: &Outcome, manifest: &Manifest) -> Result<(), String> {
 fn is_a_configuration(outcome: &Outcome) -> Result<(), String> {
     let ours =
         outcome.environment.iter().filter(|(name, _)| OURS.iter().any(|it| name.starts_with(it)));
-    let env: Env = ours.map(|(name, value)| (name.into(), value.into())).collect();
+    let env: Env = ours
+        .map(|(name, value)| {
+            // A path is meant to be below where the block was run.
+            let path = PATHS.iter().any(|it| name.ends_with(it));
+            let value = if path { outcome.directory.join(value).into() } else { value.into() };
+            (name.into(), value)
+        })
+        .collect();
     let config = Config::from_env::<Nodes>(&env);
     let unknown = env.unknown();
     match env.check(config.map(drop)) {
@@ -167,6 +176,8 @@ async fn a_page_that_does_not_do_what_it_says_is_found() {
         (noted("exit 78", "SINK_TYPE=x firehose-nodes"), true),
         (noted("exit 1", "SINK_TYPE=x firehose-nodes"), false),
         (noted("exit soon", "true"), false),
+        (commands("export NOMAD_FIREHOSE_LEADER=solo NOMAD_FIREHOSE_STATE_DIR=state"), true),
+        (commands("docker run it"), false),
         (noted("container", "docker run it"), true),
         (noted("container", "docker 'run it"), false),
         (noted("server postgres", "true"), false),

@@ -33,9 +33,27 @@ pub const PROGRAMS: [(&str, &str); 8] = [
 /// Directories with scripts that would build, fetch or test; they are played by one that looks
 /// at its arguments.
 const SCRIPTS: [&str; 3] = [".ci", "benches", "tools"];
+/// What changes the machine, or needs more than it has to have. Who documents it says so in an
+/// annotation, and until then it is refused here.
+const REFUSED: [&str; 13] = [
+    "apt-get",
+    "chown",
+    "docker",
+    "dpkg",
+    "groupadd",
+    "install",
+    "kubectl",
+    "nomad",
+    "podman",
+    "rabbitmqctl",
+    "sudo",
+    "systemctl",
+    "useradd",
+];
 /// Far more than any block takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const REFUSAL: &str = "this is not run here: the block lacks an annotation, see CONTRIBUTING.md";
 /// Where pages have secrets.
 const SECRETS: &str = "/run/secrets/";
 /// What stands for an address that has been replaced, until all are.
@@ -54,7 +72,9 @@ pub struct Outcome {
     pub code: Option<i32>,
     /// What it wrote, to either output.
     pub output: String,
-    /// Variables of ours that it has exported.
+    /// Where it was run.
+    pub directory: PathBuf,
+    /// What it has exported, if it got that far.
     pub environment: Vec<(String, String)>,
     /// What it asked `cargo` for.
     pub cargo: Vec<String>,
@@ -89,7 +109,10 @@ impl Stage {
                 symlink(stage.path("bin").join(name), link).unwrap();
             }
         }
-        stage.executable(&stage.path("bin/cargo"), include_str!("cargo.bash"));
+        for name in REFUSED {
+            stage.program(name, &format!("#!/bin/sh\necho {REFUSAL} >&2\nexit 96\n"));
+        }
+        stage.program("cargo", include_str!("cargo.bash"));
         fs::write(stage.path("received"), "").unwrap();
         stage
     }
@@ -185,6 +208,7 @@ impl Stage {
         Outcome {
             code,
             output: read("output"),
+            directory: self.path("root"),
             environment: variables.split('\0').filter_map(pair).collect(),
             cargo: read("cargo").lines().map(str::to_owned).collect(),
         }
