@@ -4,6 +4,7 @@
 
 mod cargo;
 mod commands;
+mod examples;
 mod figures;
 mod follow;
 mod generated;

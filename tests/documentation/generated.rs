@@ -26,7 +26,7 @@ const OTHER_FEATURES: [(&str, &str); 2] = [
 ];
 
 /// Each sink as it can be set up with nothing but what it needs.
-const SINKS: [(&str, &str, &[(&str, &str)]); 5] = [
+pub const SINKS: [(&str, &str, &[(&str, &str)]); 5] = [
     ("stdout", "`stdout`", &[]),
     (
         "amqp",
