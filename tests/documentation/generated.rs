@@ -25,8 +25,11 @@ const OTHER_FEATURES: [(&str, &str); 2] = [
     ("filter", "expressions that tell which records are published"),
 ];
 
+/// A sink, how a table calls it, and the variables that it needs.
+type Sample = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
 /// Each sink as it can be set up with nothing but what it needs.
-pub const SINKS: [(&str, &str, &[(&str, &str)]); 5] = [
+pub const SINKS: [Sample; 5] = [
     ("stdout", "`stdout`", &[]),
     (
         "amqp",
