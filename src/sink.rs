@@ -122,18 +122,59 @@ pub enum FailureKind {
     Suspect,
 }
 
+/// What whoever chooses a sink has to know of it; the documentation has it from here.
+#[derive(Clone, Copy, Debug)]
+pub struct Summary {
+    /// When a record counts as delivered.
+    pub delivered: &'static str,
+    /// How a duplicate is recognised.
+    pub duplicate: &'static str,
+    /// The variables that set what a call takes, and how many there are at once.
+    pub set_by: &'static [&'static str],
+}
+
 /// Every sink compiled in, by its `SINK_TYPE`.
 const SINKS: &[Entry] = &[
-    Entry::of::<stdout::Stdout>("stdout"),
+    Entry::of::<stdout::Stdout>(
+        "stdout",
+        Summary {
+            delivered: "written to standard output; what reads the pipe, or the disk behind the \
+                        file, has it",
+            duplicate: "the CloudEvents `id`",
+            set_by: &[],
+        },
+    ),
     #[cfg(feature = "amqp")]
-    Entry::of::<amqp::Amqp>("amqp"),
+    Entry::of::<amqp::Amqp>("amqp", AMQP),
     #[cfg(feature = "amqp")]
-    Entry::of::<amqp::Amqp>("rabbitmq"),
+    Entry::of::<amqp::Amqp>("rabbitmq", AMQP),
     #[cfg(feature = "http")]
-    Entry::of::<http::Http>("http"),
+    Entry::of::<http::Http>(
+        "http",
+        Summary {
+            delivered: "answered with a status of 2xx",
+            duplicate: "the header `ce-id`, or the CloudEvents `id`",
+            set_by: &["SINK_WORKER_COUNT", "SINK_HTTP_BATCH_RECORDS", "SINK_HTTP_BATCH_BYTES"],
+        },
+    ),
     #[cfg(feature = "kinesis")]
-    Entry::of::<kinesis::Kinesis>("kinesis"),
+    Entry::of::<kinesis::Kinesis>(
+        "kinesis",
+        Summary {
+            delivered: "answered with a sequence number: the service has stored it",
+            duplicate: "the CloudEvents `id`",
+            set_by: &["SINK_KINESIS_WORKERS", "SINK_KINESIS_MAX_REQUEST_BYTES"],
+        },
+    ),
 ];
+
+#[cfg(feature = "amqp")]
+const AMQP: Summary = Summary {
+    delivered: "confirmed: at least one queue has the message, and each durable one has written or \
+                replicated it",
+    duplicate: "`message_id`",
+    set_by: &["SINK_AMQP_WORKERS"],
+};
 
 /// Sinks that a build may lack, and the feature that brings each; those without one are known
 /// from the Go tool and not there yet.
@@ -158,13 +199,24 @@ type FromEnv = fn(&Env, Format) -> Result<Box<dyn Sink>, Noted>;
 
 struct Entry {
     name: &'static str,
+    summary: Summary,
     from_env: FromEnv,
 }
 
 impl Entry {
-    const fn of<S: Connect>(name: &'static str) -> Self {
-        Self { name, from_env: |env, format| Ok(Box::new(S::from_env(env, format)?)) }
+    const fn of<S: Connect>(name: &'static str, summary: Summary) -> Self {
+        Self { name, summary, from_env: |env, format| Ok(Box::new(S::from_env(env, format)?)) }
     }
+}
+
+/// Every sink of this build, by its `SINK_TYPE`.
+pub fn documented() -> impl Iterator<Item = (&'static str, Summary)> {
+    SINKS.iter().map(|it| (it.name, it.summary))
+}
+
+/// Every sink that a build can lack, by its `SINK_TYPE`, and the feature that brings it.
+pub fn optional() -> impl Iterator<Item = (&'static str, &'static str)> {
+    KNOWN.iter().filter_map(|(name, feature)| Some((*name, (*feature)?)))
 }
 
 /// The sink that `SINK_TYPE` names.

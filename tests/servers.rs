@@ -23,6 +23,8 @@ mod authority;
 mod checkpoints;
 #[path = "servers/consul.rs"]
 mod consul;
+#[path = "servers/documentation.rs"]
+mod documentation;
 #[path = "contract/emit.rs"]
 mod emit;
 #[path = "servers/faults.rs"]

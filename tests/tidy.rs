@@ -46,8 +46,8 @@ const SHARED_BY_LEADERS: &str = "src/leader/lease.rs";
 
 /// What variables begin with.
 const PREFIXES: [&str; 4] = ["NOMAD_", "CONSUL_", "SINK_", "LOG_"];
-/// The part of the README that quotes the log.
-const LOG_HEADING: &str = "### What the log says";
+/// The part of a page that quotes the log, whatever its level.
+const LOG_HEADING: &str = "# What the log says";
 
 /// A file with Rust in it.
 struct Source {
@@ -122,6 +122,14 @@ fn page(name: &str) -> String {
 
 fn readme() -> String {
     page("README.md")
+}
+
+/// The README, and what is below `docs`.
+fn pages() -> Vec<(String, String)> {
+    let docs = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")).unwrap();
+    let names = docs.map(|it| format!("docs/{}", it.unwrap().file_name().to_str().unwrap()));
+    let names = names.filter(|it| it.ends_with(".md"));
+    names.chain(["README.md".to_owned()]).map(|it| (it.clone(), page(&it))).collect()
 }
 
 /// Imports that go up, or across a layer.
@@ -329,14 +337,20 @@ fn files_are_short_and_binaries_are_a_call() {
 }
 
 #[test]
-fn the_readme_names_every_variable_that_is_read_and_no_other() {
+fn the_readme_names_every_variable_that_is_read_and_no_page_any_other() {
     nothing(undocumented_variables(&below("src"), &readme()));
-    nothing(imagined_variables(&below("src"), &readme()));
+    for (_, text) in pages() {
+        nothing(imagined_variables(&below("src"), &text));
+    }
 }
 
 #[test]
-fn the_readme_quotes_messages_that_are_logged() {
-    nothing(imagined_messages(&below("src"), &readme()));
+fn pages_quote_messages_that_are_logged() {
+    let quoting: Vec<_> = pages().into_iter().filter(|it| it.1.contains(LOG_HEADING)).collect();
+    assert!(quoting.len() > 3, "each receiver has a page with messages");
+    for (_, text) in quoting {
+        nothing(imagined_messages(&below("src"), &text));
+    }
 }
 
 #[test]

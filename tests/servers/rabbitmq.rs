@@ -137,6 +137,18 @@ impl Node {
         assert!(output.status.success(), "{arguments:?}: {output:?}");
     }
 
+    /// A script that is `rabbitmqctl` for this node.
+    pub fn ctl_script(&self) -> String {
+        let flags =
+            format!("-start_epmd false -erl_epmd_port {} -dist_listen false", self.own_port);
+        format!(
+            "#!/bin/bash\nexport HOME={:?} RABBITMQ_NODENAME=rabbit@localhost \
+             RABBITMQ_CONF_ENV_FILE=/dev/null ERL_AFLAGS={flags:?}\nexec {:?} -q \"$@\"\n",
+            self.path("home"),
+            binary("RABBITMQCTL_BIN")
+        )
+    }
+
     /// As a crash does.
     pub fn kill(&mut self) {
         self.channel = None;

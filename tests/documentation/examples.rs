@@ -1,0 +1,87 @@
+//! The README's example is what a real Nomad led to, and its defaults are those of the program.
+
+use std::time::Duration;
+
+use nomad_firehose::{
+    env::{Env, parse_duration},
+    run::Config,
+    streams::Nodes,
+};
+
+use super::{
+    generated::SINKS,
+    pages::{self, Page},
+};
+use crate::contract::{emit_elements, lists_of};
+
+fn readme() -> Page {
+    pages::all().into_iter().find(|it| it.path == "README.md").unwrap()
+}
+
+/// Variables, and the defaults that the tables of the README give them.
+fn defaults(readme: &Page) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for row in readme.text.lines().filter(|it| it.starts_with("| `")) {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let [name, default, ..] = cells[..] else { continue };
+        let name = name.trim_matches(['|', ' ', '`']);
+        let variable = name.chars().all(|it| it.is_ascii_uppercase() || "_0123456789".contains(it));
+        if variable && default.starts_with('`') && default.ends_with('`') {
+            found.push((name.to_owned(), default.trim_matches('`').to_owned()));
+        }
+    }
+    assert!(found.len() > 15, "only {found:?}");
+    found
+}
+
+fn config(set: &[(&str, &str)]) -> Result<Config, String> {
+    let env: Env = set.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    let config = Config::from_env::<Nodes>(&env);
+    let unknown = env.unknown();
+    let config = env.check(config).map_err(|it| format!("{it:?}"))?;
+    if unknown.is_empty() { Ok(config) } else { Err(unknown.join("\n")) }
+}
+
+#[test]
+fn the_example_is_what_a_real_nomad_led_to() {
+    let readme = readme();
+    let example = readme.blocks.iter().find(|it| it.language == "json").unwrap();
+    // Lines were broken so that it can be read.
+    let example = example.text.replace('\n', "");
+    let emitted = lists_of("allocations")
+        .flat_map(|list| emit_elements("allocations", list, &list.elements()));
+    let mut bodies = emitted.map(|it| it.body);
+    assert!(bodies.any(|it| it == example.as_bytes()), "no recording leads to it:\n{example}");
+}
+
+#[test]
+fn every_default_is_a_value_that_is_taken() {
+    for (name, default) in defaults(&readme()) {
+        let (sink, _, needed) = SINKS
+            .into_iter()
+            .find(|(sink, ..)| name.starts_with(&format!("SINK_{}_", sink.to_uppercase())))
+            .unwrap_or(SINKS[0]);
+        let mut set = vec![("SINK_TYPE", sink), (name.as_str(), default.as_str())];
+        set.extend(needed.iter().filter(|it| it.0 != name));
+        if let Err(what) = config(&set) {
+            panic!("{name}={default}: {what}");
+        }
+    }
+}
+
+#[test]
+fn defaults_are_those_of_the_program() {
+    let documented = defaults(&readme());
+    let default = |name: &str| documented.iter().find(|it| it.0 == name).unwrap().1.clone();
+    let time = |name: &str| -> Duration { parse_duration(&default(name)).unwrap() };
+    let config = config(&[("SINK_TYPE", "stdout")]).unwrap();
+    assert_eq!(time("NOMAD_FIREHOSE_CHECKPOINT"), config.checkpoint);
+    assert_eq!(time("NOMAD_FIREHOSE_GRACE"), config.grace);
+    assert_eq!(time("NOMAD_FIREHOSE_RESYNC"), config.scope.resync);
+    assert_eq!(default("NOMAD_FIREHOSE_NAMESPACE"), &*config.scope.namespace);
+    assert_eq!(default("NOMAD_FIREHOSE_START"), format!("{:?}", config.start).to_lowercase());
+    assert_eq!(
+        default("NOMAD_FIREHOSE_SOURCE"),
+        format!("{:?}", config.scope.changes).to_lowercase()
+    );
+}
