@@ -82,7 +82,7 @@ impl Layout {
             let formats = FORMATS.map(|(it, _)| it).join(", ");
             return Err(env.note("LOG_FORMAT", format!("`{name}` is not one of: {formats}")));
         };
-        // As <https://no-color.org> has it: whatever it is set to.
+        // Whatever it is set to, as is the custom.
         let plain = env.optional::<String>("NO_COLOR")?.is_some();
         let host = match format {
             Format::Gelf => host(env).into(),

@@ -89,6 +89,7 @@ async fn many_rejections_are_a_few_lines_and_a_count_of_the_others() {
     let world = World::new().await;
     world.source.evaluations("bad", 0..50);
     let running = world.program("evaluations").start();
+    running.logs_times(20, "rejected a record for good").await;
     let all = async || (world.source.dead_letters().len() == 50).then_some(());
     wait("all are given up", all).await;
     let log = running.stop().await.log;
