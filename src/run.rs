@@ -9,7 +9,7 @@ use crate::{
     backoff::Trouble,
     cursor::{self, Cursor, Resumed},
     env::Env,
-    error::{BoxError, Chain},
+    error::{BoxError, Chain, brief},
     leader::{LeaderError, Term},
     pipeline::{self, Ended},
     shutdown::{self, Shutdown},
@@ -225,7 +225,7 @@ async fn take_up<R: Resource>(config: &Config, term: &dyn Term) -> Cursor {
         }
         Resumed::OtherScope { was } => tracing::warn!(
             stream = R::NAME,
-            was,
+            was = brief(&was),
             is = scope,
             "elected; the checkpoint was made in another namespace or region. What is older than \
              it is passed over here: to publish that too, stop every copy and delete the \
@@ -244,7 +244,7 @@ async fn take_up<R: Resource>(config: &Config, term: &dyn Term) -> Cursor {
         ),
         Resumed::Corrupt { why, value } => tracing::error!(
             stream = R::NAME,
-            error = why,
+            error = brief(&why),
             go_value = value,
             "elected; our checkpoint cannot be read. Going on from the Go tool's position where it \
              is an index, else publishing all that Nomad holds. If a newer version wrote it, start \
