@@ -155,14 +155,18 @@ impl Delivery {
         {
             // Going on would lose the record without a trace.
             if trouble.is_news(Chain(&err).to_string()) {
-                tracing::error!(error = %Chain(&err), "publishing waits for a dead letter");
+                tracing::error!(
+                    error = %Chain(&err),
+                    "publishing waits for a dead letter; make room or permission for it at \
+                     NOMAD_FIREHOSE_DEAD_LETTER"
+                );
             }
             return Ok(false);
         }
         self.rejected_in_a_row.fetch_add(1, Ordering::Relaxed);
         self.metrics.records_rejected.one();
         tracing::error!(
-            id = brief(&id),
+            record = brief(&id),
             bytes = record.body.len(),
             kept = self.dead_letter.is_some(),
             error = reason,

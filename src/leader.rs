@@ -123,7 +123,19 @@ fn report(trouble: &mut Trouble, err: &LeaderError) {
         tracing::error!(
             error = reason,
             "cannot be elected; it is tried again. Nothing is published until then, and nothing is \
-             lost"
+             lost. Mend what the error says"
+        );
+    }
+}
+
+/// Says that so many parts of a checkpoint could not be read, where there is any.
+fn report_damaged(damaged: usize, checkpoint: &str) {
+    if damaged > 0 {
+        tracing::error!(
+            damaged,
+            checkpoint,
+            "parts of the checkpoint are damaged; task events of some allocations will be \
+             published again when these change. If it recurs, find out what else writes there"
         );
     }
 }

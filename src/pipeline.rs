@@ -210,10 +210,10 @@ impl<'a> Checkpoint<'a> {
         self.metrics.tails_dropped.add(dropped);
         if dropped > 0 && !std::mem::replace(&mut self.said_full, true) {
             tracing::warn!(
-                kept = self.cursor.tails(),
+                tails = self.cursor.tails(),
                 "there are more tasks than positions can be kept of; those of allocations that \
                  have ended go first, then the oldest. If such an allocation changes, its task \
-                 events are published again"
+                 events are published again. Let Nomad collect garbage more often"
             );
         }
     }
@@ -249,9 +249,10 @@ impl<'a> Checkpoint<'a> {
                     if self.backoff.attempts() == 0 {
                         tracing::error!(
                             error = %Chain(&err),
-                            most = MAX_UNSAVED,
+                            records = MAX_UNSAVED,
                             "the checkpoint could not be saved and is tried again; after a crash, \
-                             so many records at most would be published again"
+                             so many records at most would be published again. Mend what the error \
+                             says"
                         );
                     }
                     self.not_before = Some(Instant::now() + self.backoff.next_wait());
@@ -291,7 +292,7 @@ impl<'a> Checkpoint<'a> {
             tracing::warn!(
                 records = self.unsaved,
                 "the last checkpoint of the term could not be saved; these records will be \
-                 published again"
+                 published again. The lines before say why"
             );
         }
     }

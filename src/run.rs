@@ -3,17 +3,18 @@
 use std::{future::Future, process::ExitCode, time::Duration};
 
 use tokio::{runtime, time::sleep};
+use tracing::Level;
 
 use crate::{
     backoff::Trouble,
     cursor::{self, Cursor, Resumed},
     env::Env,
-    error::{BoxError, Chain},
+    error::{BoxError, Chain, brief},
     leader::{LeaderError, Term},
     pipeline::{self, Ended},
     shutdown::{self, Shutdown},
     streams::{self, Resource, Work, with_stream},
-    telemetry::Logs,
+    telemetry::{Layout, Logs},
     watch::Watcher,
 };
 
@@ -73,19 +74,24 @@ fn run_stream<R: Resource>(flags: Flags) -> ExitCode {
     }
     end_on_panic();
     let env = Env::process();
-    let logs = Logs::from_env(&env, flags.log_level, flags.log_format);
+    let layout = Layout::from_env(&env, R::NAME, flags.log_format);
+    let logs = Logs::from_env(&env, flags.log_level, layout.clone());
+    let _started = logs.as_ref().ok().map(Logs::start);
     let config = Config::from_env::<R>(&env);
     let unknown = env.unknown();
-    let (logs, config) = match env.check(logs.and_then(|logs| Ok((logs, config?)))) {
-        Ok(both) => both,
+    let config = match env.check(logs.and(config)) {
+        Ok(config) => config,
         Err(problems) => {
-            problems.iter().for_each(|it| eprintln!("{it}"));
-            unknown.iter().for_each(|it| eprintln!("{it}"));
+            // Where the format itself is wrong, they are text.
+            let layout = layout.unwrap_or_default();
+            problems.iter().for_each(|it| layout.print(Level::ERROR, &it.to_string()));
+            unknown.iter().for_each(|it| layout.print(Level::WARN, it));
             return ExitCode::from(EX_CONFIG);
         }
     };
-    logs.start();
-    unknown.iter().for_each(|it| tracing::warn!("{it}"));
+    for error in unknown {
+        tracing::warn!(error, "a variable has no effect; check its name");
+    }
     let runtime = runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let ended = runtime.map_err(BoxError::from).and_then(|runtime| {
         let ended = runtime.block_on(async {
@@ -102,7 +108,7 @@ fn run_stream<R: Resource>(flags: Flags) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(err) => {
-            tracing::error!(error = %Chain(&*err), "cannot go on");
+            tracing::error!(error = %Chain(&*err), "cannot go on; mend what the error says, and start it again");
             ExitCode::FAILURE
         }
     }
@@ -118,10 +124,13 @@ async fn until_signalled<R: Resource>(config: Config) -> Result<(), BoxError> {
         tracing::info!("asked to stop");
         trigger.stop();
         tokio::select! {
-            () = signal() => tracing::warn!("asked again: leaving at once"),
+            () = signal() => tracing::warn!(
+                "asked again: leaving at once. What is not confirmed is published again; to avoid \
+                 that, send one signal and wait"
+            ),
             () = sleep(limit) => tracing::warn!(
                 "the grace period is over: leaving without waiting any longer. The lock is free \
-                 once its session has expired"
+                 once it has expired; if this recurs, look at what does not answer"
             ),
         }
     };
@@ -154,7 +163,11 @@ pub async fn lead<R: Resource>(config: &Config, stop: &Shutdown) -> Result<(), B
         term.resign().await;
         match ended? {
             Ended::Stopped => return Ok(()),
-            Ended::Over => tracing::warn!(stream = R::NAME, "the term is over; competing again"),
+            Ended::Over => tracing::warn!(
+                stream = R::NAME,
+                "the term is over; competing again. If it recurs, look at the load and network of \
+                 what elects, or raise NOMAD_FIREHOSE_SESSION_TTL"
+            ),
         }
     }
     Ok(())
@@ -197,7 +210,7 @@ async fn take_up<R: Resource>(config: &Config, term: &dyn Term) -> Cursor {
                     tracing::error!(
                         error = reason,
                         "the checkpoint cannot be read; it is tried again, and nothing is \
-                         published until then"
+                         published until then. The error says what to mend"
                     );
                 }
                 trouble.backoff.wait().await;
@@ -212,7 +225,7 @@ async fn take_up<R: Resource>(config: &Config, term: &dyn Term) -> Cursor {
         }
         Resumed::OtherScope { was } => tracing::warn!(
             stream = R::NAME,
-            was,
+            was = brief(&was),
             is = scope,
             "elected; the checkpoint was made in another namespace or region. What is older than \
              it is passed over here: to publish that too, stop every copy and delete the \
@@ -223,17 +236,19 @@ async fn take_up<R: Resource>(config: &Config, term: &dyn Term) -> Cursor {
         }
         Resumed::GoTool { value, keeps_tails } => tracing::warn!(
             stream = R::NAME,
-            value,
+            go_value = value,
             keeps_tails,
             "elected; the Go tool has published since our last checkpoint, or before our first: \
-             going on from its position. Some records may be published again"
+             going on from its position. Some records may be published again. If the Go tool was \
+             not to run, stop it"
         ),
         Resumed::Corrupt { why, value } => tracing::error!(
             stream = R::NAME,
-            why,
-            go_tools_value = value,
+            error = brief(&why),
+            go_value = value,
             "elected; our checkpoint cannot be read. Going on from the Go tool's position where it \
-             is an index, else publishing all that Nomad holds"
+             is an index, else publishing all that Nomad holds. If a newer version wrote it, start \
+             that one again; else expect duplicates"
         ),
     }
     cursor

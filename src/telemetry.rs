@@ -1,90 +1,170 @@
 //! Logs, on standard error: standard output is for records.
 
-use std::io::IsTerminal;
+use std::{
+    fmt,
+    io::{self, Write},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
 
-use tracing_subscriber::{EnvFilter, fmt};
+use tokio::time::Instant;
+use tracing::{
+    Event, Level, Subscriber,
+    callsite::Identifier,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    Layer, Registry,
+    filter::Targets,
+    layer::{Context, SubscriberExt},
+};
 
 use crate::env::{Env, Noted};
+
+mod filter;
+mod layout;
+mod limit;
+
+pub use filter::MODULES;
+pub use layout::Layout;
+use layout::{Entry, Value};
+use limit::{LeftOut, Limit};
+
+/// What the names of our own modules begin with.
+const CRATE: &str = "nomad_firehose";
 
 /// How much is logged, and how it is written.
 #[derive(Clone, Debug)]
 pub struct Logs {
-    filter: String,
-    format: Format,
+    filter: Targets,
+    layout: Layout,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    Text,
-    Json,
+/// Logs that are written. Once dropped, it is said what was left out last.
+#[derive(Debug)]
+pub struct Started(Arc<Lines>);
+
+/// Where every entry becomes a line.
+#[derive(Debug)]
+struct Lines {
+    layout: Layout,
+    limit: Mutex<Limit<Identifier>>,
 }
+
+struct Writing(Arc<Lines>);
 
 impl Logs {
     /// What the environment says, unless the command line says otherwise.
     pub fn from_env(
         env: &Env,
         level: Option<String>,
-        format: Option<String>,
+        layout: Result<Layout, Noted>,
     ) -> Result<Self, Noted> {
-        let filter = match level.map_or_else(|| env.or("LOG_LEVEL", "info".to_owned()), Ok) {
-            Ok(level) => filter(&level).ok_or_else(|| {
-                let levels = "error, warn, info, debug, trace";
-                env.note("LOG_LEVEL", format!("`{level}` is not one of: {levels}"))
-            }),
-            Err(noted) => Err(noted),
-        };
-        let format = match format.map_or_else(|| env.or("LOG_FORMAT", "text".to_owned()), Ok) {
-            Ok(format) => match format.as_str() {
-                "text" => Ok(Format::Text),
-                // The Go tool's own layouts of JSON are not told apart yet.
-                "json" | "gelf" | "seatgeek-json" => Ok(Format::Json),
-                _ => {
-                    let formats = "text, json, gelf, seatgeek-json";
-                    Err(env.note("LOG_FORMAT", format!("`{format}` is not one of: {formats}")))
-                }
-            },
-            Err(noted) => Err(noted),
-        };
-        Ok(Self { filter: filter?, format: format? })
+        let level = level.map_or_else(|| env.or("LOG_LEVEL", "info".to_owned()), Ok);
+        let filter =
+            level.and_then(|it| filter::parse(&it).map_err(|why| env.note("LOG_LEVEL", why)));
+        Ok(Self { filter: filter?, layout: layout? })
     }
 
     /// Starts logging. Only the first call in a process counts.
-    pub fn start(&self) {
-        let logs = fmt()
-            .with_env_filter(EnvFilter::new(&self.filter))
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal());
-        let _ = match self.format {
-            Format::Text => logs.try_init(),
-            Format::Json => logs.json().flatten_event(true).try_init(),
-        };
+    #[must_use]
+    pub fn start(&self) -> Started {
+        let lines = Arc::new(Lines { layout: self.layout.clone(), limit: Mutex::default() });
+        let logs = Registry::default().with(self.filter.clone()).with(Writing(lines.clone()));
+        let _ = tracing::subscriber::set_global_default(logs);
+        Started(lines)
     }
 }
 
-/// The filter for a level as the Go tool knows them. Libraries log from warnings on only, and that
-/// of AMQP nothing: it logs the payloads of messages that come back, and every error that it logs
-/// is also returned.
-fn filter(level: &str) -> Option<String> {
-    let level = match level.to_ascii_lowercase().as_str() {
-        "panic" | "fatal" | "error" => "error",
-        "warn" | "warning" => "warn",
-        "info" => "info",
-        "debug" => "debug",
-        "trace" => "trace",
-        _ => return None,
-    };
-    let others = if level == "error" { "error" } else { "warn" };
-    Some(format!("{others},lapin=off,nomad_firehose={level}"))
+impl Lines {
+    fn limit(&self) -> MutexGuard<'_, Limit<Identifier>> {
+        self.limit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn summary(&self, left_out: Vec<LeftOut>) -> String {
+        left_out.into_iter().map(|it| self.layout.line(&it.into_entry())).collect()
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+impl Drop for Started {
+    fn drop(&mut self) {
+        let rest = self.0.limit().take_all();
+        write(&self.0.summary(rest));
+    }
+}
 
-    #[test]
-    fn levels_are_those_of_the_go_tool() {
-        assert_eq!(filter("WARNING").as_deref(), Some("warn,lapin=off,nomad_firehose=warn"));
-        assert_eq!(filter("fatal").as_deref(), Some("error,lapin=off,nomad_firehose=error"));
-        assert_eq!(filter("loud"), None);
+impl<S: Subscriber> Layer<S> for Writing {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let lines = &self.0;
+        let entry = Entry::of(event);
+        let now = Instant::now();
+        let (over, admitted) = {
+            let mut limit = lines.limit();
+            let over = limit.take_over(now);
+            (over, limit.admits(event.metadata().callsite(), &entry, now))
+        };
+        let mut text = lines.summary(over);
+        if admitted {
+            text.push_str(&lines.layout.line(&entry));
+        }
+        write(&text);
+    }
+}
+
+/// Lines that are written at once are not mixed with others.
+fn write(text: &str) {
+    if !text.is_empty() {
+        // There is no other place to say that it failed.
+        let _ = io::stderr().lock().write_all(text.as_bytes());
+    }
+}
+
+impl Entry {
+    fn of(event: &Event<'_>) -> Self {
+        let metadata = event.metadata();
+        let mut entry = Self::new(*metadata.level(), metadata.target(), String::new());
+        event.record(&mut entry);
+        if entry.message.is_empty() {
+            entry.message = metadata.name().to_owned();
+        }
+        entry
+    }
+
+    fn new(level: Level, target: &str, message: String) -> Self {
+        let own = target.strip_prefix(CRATE).and_then(|it| it.strip_prefix("::"));
+        let module = own.unwrap_or(target).to_owned();
+        Self { time: SystemTime::now(), level, module, message, fields: Vec::new() }
+    }
+
+    fn push(&mut self, field: &Field, value: Value) {
+        self.fields.push((field.name(), value));
+    }
+}
+
+impl Visit for Entry {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            _ => self.push(field, Value::Shown(format!("{value:?}"))),
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "message" => value.clone_into(&mut self.message),
+            _ => self.push(field, Value::Text(value.to_owned())),
+        }
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.push(field, Value::Number(value.into()));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.push(field, Value::Number(value.into()));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.push(field, Value::Bool(value));
     }
 }

@@ -3,6 +3,7 @@
 mod checkpoints;
 mod command_line;
 mod configuration;
+mod logs;
 mod nomad_leader;
 mod output;
 mod secrets;

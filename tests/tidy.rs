@@ -5,6 +5,7 @@
 use std::{fs, path::Path};
 
 mod faults;
+mod logs;
 mod rust;
 
 use rust::{

@@ -262,7 +262,7 @@ impl<T: Clone + PartialEq> SecretFile<T> {
         match read {
             Ok(value) => {
                 if latest.value.as_ref() != Some(&value) {
-                    tracing::info!(%path, "the file with the token or headers has changed");
+                    tracing::info!(file = %path, "the file with the token or headers has changed");
                     latest.value = Some(value);
                     latest.changes += 1;
                 }
@@ -270,8 +270,10 @@ impl<T: Clone + PartialEq> SecretFile<T> {
             }
             Err(err) if !latest.warned => {
                 tracing::warn!(
-                    %path, %err,
-                    "cannot use the file with the token or headers; what was last in it stays in use"
+                    file = %path,
+                    error = %err,
+                    "cannot use the file with the token or headers; what was last in it stays in \
+                     use until the file is mended"
                 );
                 latest.warned = true;
             }

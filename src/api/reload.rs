@@ -66,7 +66,8 @@ impl<T: Clone> Reloaded<T> {
             Err(err) => tracing::warn!(
                 error = %Chain(&*err),
                 "cannot use the certificates and keys that are in the files now; the last ones \
-                 stay in use, and the files are read again when they change"
+                 stay in use, and the files are read again when they change: put a pair that fits \
+                 there"
             ),
         }
         latest.value.clone()

@@ -171,7 +171,7 @@ impl<'a> Outbox<'a> {
                     tracing::warn!(
                         records = self.calling(),
                         "the sink did not answer within the grace period; these records may be \
-                         published again"
+                         published again. If it recurs, raise NOMAD_FIREHOSE_GRACE"
                     );
                     break;
                 }
@@ -346,7 +346,11 @@ impl<'a> Outbox<'a> {
 
 fn transient(trouble: &mut Trouble, err: &(dyn std::error::Error + 'static)) {
     if trouble.is_news(Chain(err).to_string()) {
-        tracing::warn!(error = %Chain(err), "some records were not delivered and are sent again");
+        tracing::warn!(
+            error = %Chain(err),
+            "some records were not delivered and are sent again. If it lasts, mend what the error \
+             says"
+        );
     }
 }
 

@@ -258,7 +258,7 @@ impl ConsulTerm {
                 // is ours in both cases, or the transaction would not have got so far.
                 Err(TxnRefused::Conflict(what)) if conflicts < MAX_CONFLICTS => {
                     conflicts += 1;
-                    tracing::debug!(what, "the checkpoint was written since it was read");
+                    tracing::debug!(error = what, "the checkpoint was written since it was read");
                     self.read(Point::Reread, key).await?;
                 }
                 Err(err) => return Err(self.refused(err)),
@@ -299,14 +299,7 @@ impl Term for ConsulTerm {
             loading.add(number, shard.as_ref().map(|it| &it.value[..]));
         }
         let (saved, damaged) = loading.finish(value.as_deref());
-        if damaged > 0 {
-            tracing::error!(
-                damaged,
-                key = keys.cursor,
-                "parts of the checkpoint are damaged; task events of some allocations will be \
-                 published again when these change"
-            );
-        }
+        super::report_damaged(damaged, &keys.cursor);
         Ok(saved)
     }
 
@@ -340,7 +333,8 @@ impl Term for ConsulTerm {
             if let Err(err) = failpoint::around(Point::ReleaseLock, released).await {
                 tracing::warn!(
                     error = %Chain(&err),
-                    "the lock could not be released; it is free once the session has expired"
+                    "the lock could not be released; it is free once it has expired, and nothing \
+                     is to be done"
                 );
             }
             lease.close().await;

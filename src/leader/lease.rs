@@ -143,8 +143,9 @@ fn end(state: &watch::Sender<State>, why: &str) {
         state.ended = true;
         if news {
             tracing::warn!(
-                why,
-                "the session or its lock is lost: nothing is published on it any more"
+                error = why,
+                "the lock is lost: nothing is published on it any more, and this process competes \
+                 again. If it recurs, look at the load and network of what elects"
             );
         }
         news
@@ -170,23 +171,24 @@ async fn renew(claim: impl Renew, sent: Instant, ttl: Duration, state: watch::Se
                     holds
                 });
                 if !renewed {
-                    return end(&state, "the session could not be renewed in time");
+                    return end(&state, "it could not be renewed in time");
                 }
                 next = sent.0 + interval;
                 if let Some((after, attempts)) = trouble.over() {
-                    tracing::info!(?after, attempts, "the session is renewed again");
+                    tracing::info!(?after, attempts, "the lock is renewed again");
                 }
             }
-            Ok(false) => return end(&state, "the session is gone"),
+            Ok(false) => return end(&state, "it is gone: its time was over, or somebody ended it"),
             Err(err) => {
                 if !state.borrow().holds() {
-                    return end(&state, "the session could not be renewed in time");
+                    return end(&state, "it could not be renewed in time");
                 }
                 let reason = Chain(&err).to_string();
                 if trouble.is_news(reason.clone()) {
                     tracing::warn!(
                         error = reason,
-                        "the session could not be renewed; publishing stops before it can expire"
+                        "the lock could not be renewed; publishing stops before it can expire. Mend \
+                         what the error says"
                     );
                 }
                 next = Instant::now() + trouble.backoff.next_wait();

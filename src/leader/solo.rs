@@ -108,6 +108,7 @@ impl Term for SoloTerm {
         };
         let head_path = self.solo.path(&dir, "cursor");
         let doing = format!("read the checkpoint `{}`", head_path.display());
+        let shown = dir.display().to_string();
         let solo = self.solo.clone();
         let read = blocking(move || {
             let Some(head) = read(&head_path)? else { return Ok((Saved::Nothing, 0)) };
@@ -119,13 +120,7 @@ impl Term for SoloTerm {
             Ok(loading.finish(None))
         });
         let (saved, damaged) = read.await.map_err(|err| LeaderError::unavailable(doing, err))?;
-        if damaged > 0 {
-            tracing::error!(
-                damaged,
-                "parts of the checkpoint are damaged; task events of some allocations will be \
-                 published again when these change"
-            );
-        }
+        super::report_damaged(damaged, &shown);
         Ok(saved)
     }
 

@@ -38,7 +38,7 @@ pub(super) struct Flags {
     error_code(78, "the configuration is wrong; every problem is printed")
 )]
 struct Arguments {
-    /// how much to log: error, warn, info, debug or trace (LOG_LEVEL)
+    /// how much to log: error, warn, info, debug or trace; also by module (LOG_LEVEL)
     #[argh(option, arg_name = "level")]
     log_level: Option<String>,
     /// how to log: text, json, gelf or seatgeek-json (LOG_FORMAT)

@@ -15,7 +15,7 @@ use crate::{
     api::Nomad,
     backoff::Trouble,
     cursor::{Form, Index, Kind, Mark, Move},
-    error::Chain,
+    error::{Chain, brief},
     failpoint::{self, Point},
     metrics::Metrics,
     record::{Record, json},
@@ -346,9 +346,10 @@ async fn fetch<R: Resource>(
                     if trouble.is_news(reason.clone()) {
                         tracing::warn!(
                             stream = R::NAME,
-                            object = &*change.id,
+                            object = brief(&change.id),
                             error = reason,
-                            "cannot read an object from Nomad; it is tried again"
+                            "cannot read an object from Nomad; it is tried again. Mend what the \
+                             error says"
                         );
                     }
                     if asked == Asked::ByEvent && trouble.backoff.attempts() >= MAX_READS {

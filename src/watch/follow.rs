@@ -83,7 +83,7 @@ impl<R: Resource> Watcher<R> {
     /// Says why there is no subscription, and when there is to be one.
     pub(super) fn note_cut(&mut self, cut: Cut) {
         let now = Instant::now();
-        let reason = Chain(&cut).to_string();
+        let error = Chain(&cut).to_string();
         if self.has_other_token() {
             self.follow.token = self.nomad.token_changes();
             self.follow.denied = 0;
@@ -96,7 +96,7 @@ impl<R: Resource> Watcher<R> {
                 return;
             }
             Cut::Behind | Cut::Incomplete if self.follow.barren < MOST_BARREN => {
-                tracing::info!(stream = R::NAME, reason, "subscribing again to the event stream");
+                tracing::info!(stream = R::NAME, error, "subscribing again to the event stream");
                 self.follow.next = now + LEAST_WAIT;
                 return;
             }
@@ -111,20 +111,20 @@ impl<R: Resource> Watcher<R> {
             if self.follow.said.replace(Source::Poll) != Some(Source::Poll) {
                 tracing::warn!(
                     stream = R::NAME,
-                    reason,
+                    error,
                     "changes come from lists, which cost more: the event stream is not to be had. \
-                     It is asked for again every hour"
+                     It is asked for again every hour; the error says what it needs"
                 );
             }
             return;
         }
         let trouble = &mut self.follow.trouble;
-        if trouble.is_news(reason.clone()) {
+        if trouble.is_news(error.clone()) {
             tracing::warn!(
                 stream = R::NAME,
-                reason,
+                error,
                 "the event stream is not there; it is tried again. What is missed meanwhile is \
-                 found by the next list"
+                 found by the next list. If it recurs, mend what the error says"
             );
         }
         if matches!(cut, Cut::Refused(_) | Cut::Version(_)) {

@@ -142,7 +142,7 @@ impl<R: Resource> Watcher<R> {
                 changes = silent,
                 "a list has shown changes that the event stream had passed over without showing \
                  them; they are published. Nomad has no events for some changes, such as the tag \
-                 of a job's version"
+                 of a job's version; if there were none of those, look at its servers"
             );
         }
         let Some(stream) = &mut self.follow.stream else { return };

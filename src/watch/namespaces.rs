@@ -47,7 +47,8 @@ impl<R: Resource> Watcher<R> {
                 tracing::warn!(
                     stream = R::NAME,
                     "namespace `*` does not show this list: Nomad before 1.2.4 does not know it, \
-                     or the token may not use it. Every namespace is watched on its own"
+                     or the token may not use it. Every namespace is watched on its own; a newer \
+                     Nomad, or a token for all namespaces, has it cost less"
                 );
                 self.lists = Lists::EachNamespace;
                 self.probed = namespace;

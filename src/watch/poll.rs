@@ -218,10 +218,11 @@ impl<R: Resource> Watcher<R> {
         self.metrics.index_regressions.one();
         tracing::warn!(
             stream = R::NAME,
-            from = %self.seen.floor(),
-            to = %list,
+            was = %self.seen.floor(),
+            is = %list,
             "Nomad's index went back: its state was restored from a snapshot, or it is another \
-             cluster. What differs from the last list is published again"
+             cluster. What differs from the last list is published again. If neither is meant, \
+             check NOMAD_ADDR"
         );
         self.follow.last = None;
         self.bodies.clear();

@@ -47,7 +47,8 @@ impl<R: Resource> Watcher<R> {
                 stream = R::NAME,
                 error = why,
                 "an event of the stream cannot be read; what it is about is published from a list. \
-                 Others are only counted"
+                 Others are only counted. If there are more, look at what is between this process \
+                 and Nomad"
             );
         }
     }
@@ -71,11 +72,14 @@ impl<R: Resource> Watcher<R> {
                 allocation = brief(&gap.allocation),
                 task = brief(&gap.task),
                 "Nomad dropped events of a task before they could be read: it keeps ten of each. \
-                 They are lost; those it still has are published"
+                 They are lost; those it still has are published. See whether the task restarts all \
+                 the time, or nobody published for a while"
             );
         }
         if before <= NAMED_GAPS && before + gaps.len() > NAMED_GAPS {
-            tracing::warn!("more tasks of this list have lost events; the counter has all of them");
+            tracing::warn!(
+                "more tasks of this list have lost events; see the lines before, and the counter of gaps"
+            );
         }
     }
 
@@ -86,7 +90,8 @@ impl<R: Resource> Watcher<R> {
         if self.trouble.is_news(reason.clone()) {
             tracing::warn!(
                 error = reason,
-                "cannot read from Nomad; it is tried again. What it still has then is published"
+                "cannot read from Nomad; it is tried again. What it still has then is published. \
+                 Mend what the error says, or check NOMAD_ADDR and the token"
             );
         }
     }
@@ -106,7 +111,7 @@ impl<R: Resource> Watcher<R> {
             tracing::warn!(
                 stream = R::NAME,
                 "the list has turned empty; if the cluster has not, the token may have lost its \
-                 rights, which servers before 1.3.2 do not say"
+                 rights, which servers before 1.3.2 do not say: check it"
             );
         }
     }

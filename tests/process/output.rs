@@ -46,10 +46,10 @@ async fn logs_are_on_standard_error_and_each_line_is_a_document_if_asked_for() {
     assert_eq!(bodies(&finished.out).len(), 3);
     let lines: Vec<BTreeMap<String, Value>> =
         finished.log.lines().map(|it| serde_json::from_str(it).unwrap()).collect();
-    let has = |text: &str| lines.iter().any(|it| it["message"].as_str().unwrap().contains(text));
+    let has = |text: &str| lines.iter().any(|it| it["msg"].as_str().unwrap().contains(text));
     assert!(has("started") && has("elected") && has("stopped"), "{}", finished.log);
     for line in lines {
-        assert!(line.contains_key("level") && line.contains_key("timestamp"), "{line:?}");
+        assert!(line.contains_key("level") && line.contains_key("time"), "{line:?}");
     }
 }
 

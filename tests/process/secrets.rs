@@ -3,12 +3,17 @@
 use std::{fs, path::Path};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use nomad_firehose::{env::DOCUMENTED, standin::Fault};
+use nomad_firehose::{
+    env::{DOCUMENTED, Env},
+    standin::Fault,
+    telemetry::{Layout, Logs},
+};
 use tempfile::TempDir;
 
 use super::{
     World,
     firehose::{CONFIGURATION, FAILED, Finished, Program},
+    logs::{FORMATS, entries},
 };
 use crate::{connecting::servers::Authority, sinks::web::Web, tidy::variables_read};
 
@@ -140,6 +145,8 @@ struct Places {
 struct Planted {
     files: TempDir,
     authority: Authority,
+    /// How the log is written.
+    format: &'static str,
 }
 
 fn secret(name: &str) -> String {
@@ -148,7 +155,8 @@ fn secret(name: &str) -> String {
 
 impl Planted {
     fn new() -> Self {
-        Self { files: tempfile::tempdir().unwrap(), authority: Authority::new() }
+        let files = tempfile::tempdir().unwrap();
+        Self { files, authority: Authority::new(), format: "text" }
     }
 
     fn file(&self, name: &str, text: &str) -> String {
@@ -193,10 +201,9 @@ impl Planted {
             };
             program = program.set(name, value);
         }
-        let log = if at.scheme == "https" { "json" } else { "text" };
         program
             .set("LOG_LEVEL", "trace")
-            .set("LOG_FORMAT", log)
+            .set("LOG_FORMAT", self.format)
             .set("SINK_AMQP_EXCHANGE", "nomad")
             .set("SINK_AMQP_ROUTING_KEY", "nomad")
             .set("SINK_KINESIS_STREAM_NAME", "nomad")
@@ -259,8 +266,11 @@ async fn secrets_are_not_in_a_log_that_says_everything_of_a_run_that_goes_well()
         (is_file, "NOMAD_TOKEN", "CONSUL_HTTP_TOKEN"),
         (is_not_file, "NOMAD_SECRETS_DIR", "CONSUL_HTTP_TOKEN_FILE"),
     ];
-    for (skip, nomad_token, consul_token) in ways {
-        let (world, planted, web) = (World::with(3).await, Planted::new(), Web::start().await);
+    for ((skip, nomad_token, consul_token), format) in
+        ways.into_iter().flat_map(|way| FORMATS.map(|format| (way, format)))
+    {
+        let (world, web) = (World::with(3).await, Web::start().await);
+        let planted = Planted { format, ..Planted::new() };
         world.nomad.require_token(Some(secret(nomad_token)));
         world.consul.require_token(Some(secret(consul_token)));
         let token =
@@ -281,29 +291,34 @@ async fn secrets_are_not_in_a_log_that_says_everything_of_a_run_that_goes_well()
 
 #[tokio::test]
 async fn secrets_are_not_in_what_is_said_of_servers_that_deny_fail_or_are_not_there() {
-    let (world, planted) = (World::with(1).await, Planted::new());
-    world.nomad.require_token(Some("another".into()));
-    world.consul.require_token(Some("another".into()));
-    let running = planted.set(program("stdout"), &world.places(9), is_file).start();
-    running.logs("403").await;
-    planted.assert_silent("a run without permission", &running.stop().await);
+    for format in FORMATS {
+        let (world, planted) = (World::with(1).await, Planted { format, ..Planted::new() });
+        world.nomad.require_token(Some("another".into()));
+        world.consul.require_token(Some("another".into()));
+        let running = planted.set(program("stdout"), &world.places(9), is_file).start();
+        running.logs("403").await;
+        planted.assert_silent("a run without permission", &running.stop().await);
 
-    let world = World::with(1).await;
-    for _ in 0..3 {
-        world.consul.script("/v1/session/create", Fault::status(500, "No cluster leader"));
-        world.nomad.script("/v1/nodes", Fault::Redirect("http://127.0.0.1:9/elsewhere".into()));
+        let world = World::with(1).await;
+        for _ in 0..3 {
+            world.consul.script("/v1/session/create", Fault::status(500, "No cluster leader"));
+            world.nomad.script("/v1/nodes", Fault::Redirect("http://127.0.0.1:9/elsewhere".into()));
+        }
+        let running = planted.set(program("stdout"), &world.places(9), is_file).start();
+        running.publishes(1).await;
+        let finished = running.stop().await;
+        assert!(finished.log.contains("No cluster leader"), "{}", finished.log);
+        planted.assert_silent("a run with failing servers", &finished);
     }
-    let running = planted.set(program("stdout"), &world.places(9), is_file).start();
-    running.publishes(1).await;
-    let finished = running.stop().await;
-    assert!(finished.log.contains("No cluster leader"), "{}", finished.log);
-    planted.assert_silent("a run with failing servers", &finished);
 
     // Nobody is there, and whoever is there does not speak TLS.
+    let world = World::with(1).await;
+    let mut planted = Planted::new();
     let no_tls = Places { scheme: "https", ..world.places(9) };
     for (what, at) in [("nobody", nowhere("http")), ("no TLS", nowhere("https")), ("plain", no_tls)]
     {
-        for sink in ["http", "amqp", "kinesis"] {
+        for (sink, format) in ["http", "amqp", "kinesis"].into_iter().zip(&FORMATS[1..]) {
+            planted.format = format;
             let checked = planted.set(program(sink), &at, is_file).arguments(&["--check"]);
             let checked = checked.run().await;
             assert_eq!(checked.code, Some(FAILED), "{}{}", checked.out, checked.log);
@@ -314,7 +329,8 @@ async fn secrets_are_not_in_what_is_said_of_servers_that_deny_fail_or_are_not_th
 
 #[tokio::test]
 async fn secrets_are_not_in_what_is_said_of_values_that_cannot_be_used() {
-    let planted = Planted::new();
+    let mut planted = Planted::new();
+    let mut formats = FORMATS.into_iter().cycle();
     for (name, holds) in SECRETS.iter().filter(|(name, _)| !name.starts_with("AWS_")) {
         let secret = secret(name);
         let ways = [
@@ -328,6 +344,7 @@ async fn secrets_are_not_in_what_is_said_of_values_that_cannot_be_used() {
         // In an address a secret is only what is where passwords are.
         let ways = ways.into_iter().skip(usize::from([Address, Query].contains(holds)));
         for way in ways {
+            planted.format = formats.next().unwrap();
             let value = if in_file { planted.file("bad", &format!("\u{1}{way}")) } else { way };
             let sink = if name.contains("AMQP") { "amqp" } else { "http" };
             let set = planted.set(program(sink), &nowhere("http"), |it| is_file(it) || it == *name);
@@ -341,10 +358,10 @@ async fn secrets_are_not_in_what_is_said_of_values_that_cannot_be_used() {
 /// Started by the test below, in a process of its own, as `std` has no other way to panic safely.
 #[test]
 fn a_panic_with_a_secret() {
-    if std::env::var_os("FIREHOSE_TEST_PANIC").is_none() {
-        return;
-    }
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let Ok(format) = std::env::var("FIREHOSE_TEST_PANIC") else { return };
+    let env = Env::default();
+    let layout = Layout::from_env(&env, "nodes", Some(format));
+    let _started = Logs::from_env(&env, None, layout).unwrap().start();
     nomad_firehose::run::end_on_panic();
     // A panic that one cannot see coming shows what was worked on.
     let worked_on = format!("{}\u{fc}", secret("NOMAD_TOKEN"));
@@ -356,15 +373,18 @@ fn a_panic_with_a_secret() {
 #[test]
 fn a_panic_anywhere_ends_the_process_and_says_where_it_was_and_nothing_else() {
     let name = "process::secrets::a_panic_with_a_secret";
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args([name, "--exact", "--nocapture"])
-        .env("FIREHOSE_TEST_PANIC", "1")
-        .output()
-        .unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    assert!(!output.status.success() && !text.contains("still alive"), "{text}");
-    assert!(text.contains("a defect in this program ends it"), "{text}");
-    assert!(text.contains("secrets.rs:"), "{text}");
-    assert!(!text.contains("planted"), "{text}");
+    for format in FORMATS {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([name, "--exact", "--nocapture"])
+            .env("FIREHOSE_TEST_PANIC", format)
+            .output()
+            .unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        let text = format!("{}{log}", String::from_utf8_lossy(&output.stdout));
+        assert!(!output.status.success() && !text.contains("still alive"), "{text}");
+        let [entry] = &entries(format, &log)[..] else { panic!("{format}: {text}") };
+        assert!(entry.message.starts_with("a defect in this program ends it"), "{text}");
+        assert!(entry.text.contains("secrets.rs:") && entry.level == "error", "{text}");
+        assert!(!text.contains("planted"), "{text}");
+    }
 }

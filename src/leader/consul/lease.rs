@@ -52,7 +52,8 @@ impl Lease {
             Ok(Some(checks)) if !checks.is_empty() => tracing::warn!(
                 checks = brief(&checks.join(", ")),
                 "Consul gave the session health checks although none were asked for; it may end a \
-                 term before the session's TTL is over"
+                 term before the session's TTL is over. If terms end early, look at the health of \
+                 its agent"
             ),
             Ok(_) => (),
             // Reading sessions is a permission of its own, and nothing depends on it.

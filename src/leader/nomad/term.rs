@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::time::timeout;
 
 use super::{
-    super::{LeaderError, Term, lease::Lease, lease::Task},
+    super::{LeaderError, Term, lease::Lease, lease::Task, report_damaged},
     Nomad, RESIGN_LIMIT, Won,
     checkpoint::{self, Checkpoint, Head, MOST_BYTES, MOST_PARTS, MOST_TEXT, Owner},
     paths::Place,
@@ -70,7 +70,9 @@ impl Nomad {
                     tracing::debug!(epoch, holder, "the checkpoint is taken over");
                     return Ok(Begun { owner, index });
                 }
-                Written::Conflict => tracing::debug!(path, "somebody else wrote the checkpoint"),
+                Written::Conflict => {
+                    tracing::debug!(checkpoint = path, "somebody else wrote the checkpoint")
+                }
             }
         }
         let why = format!("{path} is written by another process all the time");
@@ -136,7 +138,7 @@ impl NomadTerm {
                 }
                 Written::Conflict if conflicts < MAX_CONFLICTS => {
                     conflicts += 1;
-                    tracing::debug!(path, "a variable was written since it was read");
+                    tracing::debug!(checkpoint = path, "a variable was written since it was read");
                     self.is_ours().await?;
                     if path != self.leader.paths.cursor {
                         self.read(path).await?;
@@ -204,14 +206,7 @@ impl Term for NomadTerm {
             loading.add(number, shard.as_deref());
         }
         let (saved, damaged) = loading.finish(None);
-        if damaged > 0 {
-            tracing::error!(
-                damaged,
-                path = self.leader.paths.cursor,
-                "parts of the checkpoint are damaged; task events of some allocations will be \
-                 published again when these change"
-            );
-        }
+        report_damaged(damaged, &self.leader.paths.cursor);
         Ok(saved)
     }
 
@@ -257,7 +252,8 @@ impl Term for NomadTerm {
         if let Ok(Err(err)) = timeout(RESIGN_LIMIT, release).await {
             tracing::warn!(
                 error = %Chain(&err),
-                "the lock could not be released; it is free once it has expired"
+                "the lock could not be released; it is free once it has expired, and nothing is to \
+                 be done"
             );
         }
     }

@@ -213,7 +213,7 @@ impl Link {
             let blocked = self.connection.status().blocked();
             if blocked && !self.blocked.swap(true, Ordering::Relaxed) {
                 tracing::error!(
-                    broker = self.broker,
+                    sink = self.broker,
                     "RabbitMQ takes no messages, since it is short of memory or disk; make room \
                      there. Publishing goes on then"
                 );
@@ -231,7 +231,7 @@ impl Link {
     pub(super) fn is_heard_of(&self) {
         let blocked = self.connection.status().blocked();
         if !blocked && self.blocked.swap(false, Ordering::Relaxed) {
-            tracing::info!(broker = self.broker, "RabbitMQ takes messages again");
+            tracing::info!(sink = self.broker, "RabbitMQ takes messages again");
         }
     }
 

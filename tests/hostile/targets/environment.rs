@@ -6,7 +6,7 @@ use nomad_firehose::{
     env::{DOCUMENTED, Env},
     run::Config,
     streams::Nodes,
-    telemetry::Logs,
+    telemetry::{Layout, Logs},
 };
 
 /// No problem shows it, wherever it is put.
@@ -104,7 +104,8 @@ fn planted(name: &str, text: &str) -> String {
 /// Everything that is said of an environment.
 fn said(vars: &Vars) -> BTreeSet<String> {
     let env: Env = vars.iter().map(|(name, value)| ((*name).into(), value.clone())).collect();
-    let logs = Logs::from_env(&env, None, None);
+    let layout = Layout::from_env(&env, "nodes", None);
+    let logs = Logs::from_env(&env, None, layout);
     let config = Config::from_env::<Nodes>(&env);
     assert!(!format!("{env:?}").contains(PLANTED));
     let unknown = env.unknown();

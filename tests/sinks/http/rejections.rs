@@ -1,7 +1,7 @@
 //! What becomes of records that the receiver will never take.
 
 use super::{World, each_once, id};
-use crate::firehose::FAILED;
+use crate::firehose::{FAILED, wait};
 
 #[tokio::test]
 async fn a_record_that_is_not_as_the_receiver_wants_it_is_given_up() {
@@ -82,4 +82,21 @@ async fn a_receiver_that_refuses_everything_is_taken_to_be_at_fault() {
         let kept = kept.into_iter().map(|it| (String::new(), it["body"].clone()));
         each_once(&received.into_iter().chain(kept).collect::<Vec<_>>(), 0..150);
     }
+}
+
+#[tokio::test]
+async fn many_rejections_are_a_few_lines_and_a_count_of_the_others() {
+    let world = World::new().await;
+    world.source.evaluations("bad", 0..50);
+    let running = world.program("evaluations").start();
+    running.logs_times(20, "rejected a record for good").await;
+    let all = async || (world.source.dead_letters().len() == 50).then_some(());
+    wait("all are given up", all).await;
+    let log = running.stop().await.log;
+    let (rest, lines): (Vec<&str>, Vec<&str>) = log
+        .lines()
+        .filter(|it| it.contains("rejected a record for good"))
+        .partition(|it| it.contains("left out"));
+    assert_eq!((lines.len(), rest.len()), (20, 1), "{log}");
+    assert!(rest[0].contains("ERROR deliver: ") && rest[0].ends_with("lines=30"), "{}", rest[0]);
 }
