@@ -19,11 +19,14 @@ use crate::{
 
 mod check;
 mod config;
+mod dry_run;
 mod flags;
+mod once;
 mod panics;
 
 pub use config::Config;
 use flags::{Flags, Invocation};
+pub use once::{Once, once};
 pub use panics::end_on_panic;
 
 /// `EX_USAGE` and `EX_CONFIG` of sysexits.h.
@@ -72,12 +75,20 @@ fn run_stream<R: Resource>(flags: Flags) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     end_on_panic();
-    let env = Env::process();
-    let logs = Logs::from_env(&env, flags.log_level, flags.log_format);
-    let config = Config::from_env::<R>(&env);
+    let mut env = Env::process();
+    if flags.check {
+        env.only_look();
+    }
+    let logs = Logs::from_env(&env, flags.log_level.clone(), flags.log_format.clone());
+    let config = match flags.dry_run {
+        true => Config::dry_run::<R>(&env),
+        false => Config::from_env::<R>(&env),
+    };
+    let places = check::Places::from_env(&env, flags.dry_run);
     let unknown = env.unknown();
-    let (logs, config) = match env.check(logs.and_then(|logs| Ok((logs, config?)))) {
-        Ok(both) => both,
+    let (logs, config, places) = match env.check(logs.and_then(|logs| Ok((logs, config?, places?))))
+    {
+        Ok(all) => all,
         Err(problems) => {
             problems.iter().for_each(|it| eprintln!("{it}"));
             unknown.iter().for_each(|it| eprintln!("{it}"));
@@ -90,9 +101,12 @@ fn run_stream<R: Resource>(flags: Flags) -> ExitCode {
     let ended = runtime.map_err(BoxError::from).and_then(|runtime| {
         let ended = runtime.block_on(async {
             if flags.check {
-                return Ok(check::check::<R>(&config).await);
+                return Ok(check::check::<R>(&config, &flags, &places, &unknown).await);
             }
-            until_signalled::<R>(config).await.map(|()| true)
+            if flags.dry_run {
+                tracing::info!("a dry run: no lock is taken, no checkpoint is kept");
+            }
+            until_signalled::<R>(config, flags.once).await
         });
         // A write to a pipe that nobody reads would keep the runtime for ever.
         runtime.shutdown_background();
@@ -101,6 +115,7 @@ fn run_stream<R: Resource>(flags: Flags) -> ExitCode {
     match ended {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        Err(err) if flags.dry_run && dry_run::reader_is_gone(&*err) => ExitCode::SUCCESS,
         Err(err) => {
             tracing::error!(error = %Chain(&*err), "cannot go on");
             ExitCode::FAILURE
@@ -109,8 +124,8 @@ fn run_stream<R: Resource>(flags: Flags) -> ExitCode {
 }
 
 /// Publishes until the first signal, and for the grace period after it; a second signal ends the
-/// process at once.
-async fn until_signalled<R: Resource>(config: Config) -> Result<(), BoxError> {
+/// process at once. Says whether all is done that was to be.
+async fn until_signalled<R: Resource>(config: Config, once: bool) -> Result<bool, BoxError> {
     let (trigger, stop) = shutdown::channel();
     let limit = config.grace + LAST_STEPS;
     let signals = async {
@@ -126,20 +141,37 @@ async fn until_signalled<R: Resource>(config: Config) -> Result<(), BoxError> {
         }
     };
     let work = async {
-        let ended = lead::<R>(&config, &stop).await;
+        let ended = match once {
+            true => self::once::<R>(&config, &stop).await.map(|it| it == Once::Complete),
+            false => lead::<R>(&config, &stop).await.map(|()| true),
+        };
         config.delivery.sink().close().await;
         ended
     };
-    tokio::select! {
+    let done = tokio::select! {
         ended = work => ended?,
-        () = signals => (),
-    }
+        () = signals => !once,
+    };
     tracing::info!(counted = config.metrics.counted(), "stopped");
-    Ok(())
+    Ok(done)
 }
 
 /// One term after the other, until asked to stop.
 pub async fn lead<R: Resource>(config: &Config, stop: &Shutdown) -> Result<(), BoxError> {
+    log_started::<R>(config);
+    while let Some(term) = config.leader.elect(stop).await? {
+        config.metrics.terms.one();
+        let ended = serve_term::<R>(config, &*term, stop).await;
+        term.resign().await;
+        match ended? {
+            Ended::Stopped | Ended::Complete => return Ok(()),
+            Ended::Over => tracing::warn!(stream = R::NAME, "the term is over; competing again"),
+        }
+    }
+    Ok(())
+}
+
+fn log_started<R: Resource>(config: &Config) {
     tracing::info!(
         stream = R::NAME,
         nomad = config.nomad.name(),
@@ -148,16 +180,6 @@ pub async fn lead<R: Resource>(config: &Config, stop: &Shutdown) -> Result<(), B
         version = env!("CARGO_PKG_VERSION"),
         "started"
     );
-    while let Some(term) = config.leader.elect(stop).await? {
-        config.metrics.terms.one();
-        let ended = serve_term::<R>(config, &*term, stop).await;
-        term.resign().await;
-        match ended? {
-            Ended::Stopped => return Ok(()),
-            Ended::Over => tracing::warn!(stream = R::NAME, "the term is over; competing again"),
-        }
-    }
-    Ok(())
 }
 
 async fn serve_term<R: Resource>(
@@ -165,22 +187,31 @@ async fn serve_term<R: Resource>(
     term: &dyn Term,
     stop: &Shutdown,
 ) -> Result<Ended, BoxError> {
-    let cursor = tokio::select! {
-        biased;
-        () = term.over() => return Ok(Ended::Over),
-        () = stop.requested() => return Ok(Ended::Stopped),
-        cursor = take_up::<R>(config, term) => cursor,
+    let (mut watcher, cursor) = match begin::<R>(config, term, stop).await {
+        Ok(begun) => begun,
+        Err(ended) => return Ok(ended),
     };
-    let watcher = Watcher::<R>::new(
-        config.nomad.clone(),
-        config.scope.clone(),
-        &cursor,
-        config.metrics.clone(),
-    );
     let (delivery, every) = (&config.delivery, config.checkpoint);
     let ended =
-        pipeline::serve(watcher, cursor, delivery, term, stop, every, &config.metrics).await;
+        pipeline::serve(&mut watcher, cursor, delivery, term, stop, every, &config.metrics).await;
     Ok(ended?)
+}
+
+/// Where a term begins; or how it has ended, before that was known.
+async fn begin<R: Resource>(
+    config: &Config,
+    term: &dyn Term,
+    stop: &Shutdown,
+) -> Result<(Watcher<R>, Cursor), Ended> {
+    let cursor = tokio::select! {
+        biased;
+        () = term.over() => return Err(Ended::Over),
+        () = stop.requested() => return Err(Ended::Stopped),
+        cursor = take_up::<R>(config, term) => cursor,
+    };
+    let (nomad, scope) = (config.nomad.clone(), config.scope.clone());
+    let watcher = Watcher::<R>::new(nomad, scope, &cursor, config.metrics.clone());
+    Ok((watcher, cursor))
 }
 
 /// Where the term takes up. What cannot be read is tried again: starting over would repeat

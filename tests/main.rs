@@ -14,6 +14,7 @@ mod following;
 mod hostile;
 mod leaders;
 mod migration;
+mod once;
 mod openapi;
 mod positions;
 mod process;
