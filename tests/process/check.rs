@@ -215,7 +215,8 @@ async fn places_on_this_machine_are_looked_at() {
         let program =
             world.check("nodes").set("NOMAD_FIREHOSE_DEAD_LETTER", path.to_str().unwrap());
         let check = program.run().await;
-        let (result, _) = Printed::of(&check).row("dead letter");
+        let printed = Printed::of(&check);
+        let (result, _) = printed.row("dead letter");
         assert_eq!(check.code == Some(FAILED), result == "FAILED", "{}", check.out);
         result.to_owned()
     };
