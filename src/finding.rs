@@ -58,7 +58,9 @@ impl Finding {
         outcome: Outcome,
         detail: impl Into<String>,
     ) -> Self {
-        Self { what, at: at.into(), outcome, detail: detail.into() }
+        // Two spaces part the columns.
+        let detail = detail.into().split_whitespace().collect::<Vec<_>>().join(" ");
+        Self { what, at: at.into(), outcome, detail }
     }
 
     /// It works.
@@ -181,13 +183,13 @@ mod tests {
     fn columns_are_as_wide_as_what_is_in_them() {
         let findings = [
             Finding::works("sink", "ü", ""),
-            Finding::fails("a longer name", "there", "why"),
+            Finding::fails("a longer name", "there", "why\n  so"),
             Finding::not_testable("x", "y", "z"),
         ];
         let expected = "\
 WHAT           WHERE  RESULT        DETAIL
 sink           ü      ok
-a longer name  there  FAILED        why
+a longer name  there  FAILED        why so
 x              y      not testable  z
 
 1 of 3 rows FAILED.

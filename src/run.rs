@@ -1,7 +1,9 @@
 //! The process: flags, environment, signals, terms, exit code.
 
-use std::{future::Future, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
+#[cfg(unix)]
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::{runtime, time::sleep};
 
 use crate::{
@@ -128,12 +130,13 @@ fn run_stream<R: Resource>(flags: Flags) -> ExitCode {
 async fn until_signalled<R: Resource>(config: Config, once: bool) -> Result<bool, BoxError> {
     let (trigger, stop) = shutdown::channel();
     let limit = config.grace + LAST_STEPS;
+    let mut asked = Signals::new();
     let signals = async {
-        signal().await;
+        asked.next().await;
         tracing::info!("asked to stop");
         trigger.stop();
         tokio::select! {
-            () = signal() => tracing::warn!("asked again: leaving at once"),
+            () = asked.next() => tracing::warn!("asked again: leaving at once"),
             () = sleep(limit) => tracing::warn!(
                 "the grace period is over: leaving without waiting any longer. The lock is free \
                  once its session has expired"
@@ -270,14 +273,20 @@ async fn take_up<R: Resource>(config: &Config, term: &dyn Term) -> Cursor {
     cursor
 }
 
-/// The first of the signals that ask a process to stop.
+/// The signals that ask a process to stop. They are listened for all the time, so that none is
+/// missed that comes right after another.
 #[cfg(unix)]
-fn signal() -> impl Future<Output = ()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    async {
-        let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
+struct Signals(Option<(Signal, Signal)>);
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> Self {
+        let kinds = (SignalKind::terminate(), SignalKind::interrupt());
+        Self(signal(kinds.0).and_then(|it| Ok((it, signal(kinds.1)?))).ok())
+    }
+
+    async fn next(&mut self) {
+        let Some((terminate, interrupt)) = &mut self.0 else {
             return std::future::pending().await;
         };
         tokio::select! {
@@ -288,8 +297,17 @@ fn signal() -> impl Future<Output = ()> {
 }
 
 #[cfg(not(unix))]
-async fn signal() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending().await
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> Self {
+        Self
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
     }
 }

@@ -237,10 +237,12 @@ async fn a_sink_that_lets_nobody_in_has_failed_and_one_that_does_says_what_is_no
         let program = program.set("SINK_HTTP_ADDRESS", format!("http://127.0.0.1:{}", web.port()));
         program.set("SINK_HTTP_TOKEN", token)
     };
+    web.always(Some(204));
     let good = program(TOKEN).run().await;
     let printed = Printed::of(&good);
     assert_eq!(good.code, Some(0), "{}", good.out);
     assert!(printed.row("sink").1.contains("not tested"), "{}", good.out);
+    web.always(Some(401));
     let bad = program("planted-secret").run().await;
     assert_eq!(bad.code, Some(FAILED));
     assert_eq!(Printed::of(&bad).with("FAILED"), ["sink"], "{}", bad.out);

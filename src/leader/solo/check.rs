@@ -5,7 +5,7 @@ use std::{path::Path, time::SystemTime};
 use super::{Solo, blocking, read};
 use crate::{
     cursor::{Loading, Saved},
-    finding::{self, Finding},
+    finding::{self, Finding, Outcome},
     leader::checkpoint,
 };
 
@@ -29,11 +29,15 @@ impl Solo {
     fn look(&self, dir: &Path) -> Vec<Finding> {
         let (lock, cursor) = (self.path(dir, "lock"), self.path(dir, "cursor"));
         let there = finding::directory(DIRECTORY, dir);
-        if there.outcome == finding::Outcome::Fails {
-            return vec![there];
+        match there.outcome {
+            Outcome::Works => (),
+            Outcome::Fails => return vec![there],
+            Outcome::Skipped | Outcome::NotTestable => {
+                return vec![there, checkpoint(&cursor.display().to_string(), &Saved::Nothing)];
+            }
         }
         let mut locked = finding::file(LOCK, &lock);
-        if locked.outcome != finding::Outcome::Fails {
+        if locked.outcome != Outcome::Fails {
             let detail = "without taking it, whether another process holds it";
             locked = Finding::not_testable(LOCK, lock.display().to_string(), detail);
         }

@@ -11,7 +11,7 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
-use serde_json::{json, ser::PrettyFormatter};
+use serde_json::ser::PrettyFormatter;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -95,14 +95,9 @@ impl Consul {
             ("/v1/session/destroy", &Method::PUT) => self.destroy_session(argument, access),
             ("/v1/session/info", &Method::GET) => self.show_sessions(Some(argument), access),
             ("/v1/session/list", &Method::GET) => self.show_sessions(None, access),
-            ("/v1/agent/self", &Method::GET) => {
-                permit(access)?;
-                Ok(pretty(&json!({"Config": {"NodeName": "standin", "Version": "1.8.7"}})))
-            }
+            ("/v1/agent/self", &Method::GET) => self.agent(access),
             ("/v1/acl/token/self", &Method::GET) => self.token(access),
-            ("/v1/internal/acl/authorize", &Method::POST) => {
-                self.authorize(&value(body, "txn_max_req_len").await?, access)
-            }
+            ("/v1/internal/acl/authorize", &Method::POST) => self.authorize(body, access).await,
             ("/v1/status/leader", &Method::GET) => Ok(pretty(&"127.0.0.1:8300")),
             ("/v1/session/info" | "/v1/session/list" | "/v1/status/leader", _) => {
                 not_allowed(method, "GET,OPTIONS")

@@ -1,11 +1,17 @@
 //! What a token is, and what it may do.
 
-use axum::http::StatusCode;
+use axum::{body::Body, http::StatusCode};
 use serde_json::{Value, json};
 
-use super::{Access, Answer, Consul, lock, pretty, refuse};
+use super::{Access, Answer, Consul, lock, permit, pretty, refuse, value};
 
 impl Consul {
+    /// Who answers.
+    pub(super) fn agent(&self, access: Access) -> Answer {
+        permit(access)?;
+        Ok(pretty(&json!({"Config": {"NodeName": "standin", "Version": "1.8.7"}})))
+    }
+
     /// The one token that there is.
     pub(super) fn token(&self, access: Access) -> Answer {
         if !self.has_acls() {
@@ -27,11 +33,12 @@ impl Consul {
         })))
     }
 
-    pub(super) fn authorize(&self, body: &[u8], access: Access) -> Answer {
+    pub(super) async fn authorize(&self, body: Body, access: Access) -> Answer {
+        let body = value(body, "txn_max_req_len").await?;
         if !self.has_acls() {
             return refuse(StatusCode::UNAUTHORIZED, "ACL support disabled");
         }
-        let Ok(Value::Array(mut wanted)) = serde_json::from_slice(body) else {
+        let Ok(Value::Array(mut wanted)) = serde_json::from_slice(&body) else {
             return refuse(StatusCode::BAD_REQUEST, "Failed to decode request body");
         };
         for each in &mut wanted {
