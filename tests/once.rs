@@ -266,7 +266,7 @@ async fn listed_nodes(world: &World) -> Vec<serde_json::Value> {
     let query =
         api::Query { past: None, wait: Duration::ZERO, stale: false, namespace, prefix: None };
     let page = nomad.list_nodes(&query).await.unwrap();
-    let chunks: Vec<_> = page.body.try_collect().await.unwrap();
+    let chunks: Vec<_> = page.body.into_inner().try_collect().await.unwrap();
     serde_json::from_slice(&chunks.concat()).unwrap()
 }
 
