@@ -14,6 +14,8 @@ const TOKEN: &str = "consul token";
 const READ: &str = "consul read";
 const WRITE: &str = "consul write";
 const SESSION: &str = "consul session";
+/// A node that there is not: who may create its sessions may create those of every node.
+const NO_NODE: &str = "~";
 /// The node of sessions, where its name is not told.
 const NODE: &str = "the agent's node";
 const LOCK: &str = "lock";
@@ -134,7 +136,7 @@ impl Consul {
             let detail = format!("in a namespace of Consul; {rule}");
             return Finding::not_testable(SESSION, at, detail);
         }
-        let wanted = Access::WriteSession(node.as_deref().unwrap_or_default());
+        let wanted = Access::WriteSession(node.as_deref().unwrap_or(NO_NODE));
         match self.consul.may(&[wanted]).await {
             Ok(None) => Finding::works(SESSION, at, "ACLs are off"),
             Ok(Some(may)) if may == [true] => Finding::works(SESSION, at, ""),

@@ -46,6 +46,9 @@ impl Consul {
             let writes = each["Resource"] == "key" && each["Access"] == "write";
             let allow = access == Access::Full && (!writes || self.may_write(segment));
             each["Allow"] = Value::Bool(allow);
+            if let Some(each) = each.as_object_mut() {
+                each.retain(|_, value| *value != "");
+            }
         }
         Ok(pretty(&wanted))
     }
