@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until},
@@ -167,10 +168,15 @@ impl<R: Resource> Watcher<R> {
     }
 
     /// Reads for ever, or [`Watcher::once`], handing over batches; returns once nobody takes them.
-    pub async fn run(&mut self, batches: mpsc::Sender<Batch>) {
-        if self.once {
-            return self.run_once(&batches).await;
+    /// It is in a box, since it is large, and whoever waits for it would be as well.
+    pub fn run(&mut self, batches: mpsc::Sender<Batch>) -> BoxFuture<'_, ()> {
+        match self.once {
+            true => Box::pin(self.run_once(batches)),
+            false => Box::pin(self.run_for_ever(batches)),
         }
+    }
+
+    async fn run_for_ever(&mut self, batches: mpsc::Sender<Batch>) {
         let mut next = Instant::now();
         loop {
             if self.may_follow() {

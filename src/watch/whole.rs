@@ -28,11 +28,11 @@ impl<R: Resource> Watcher<R> {
 
     /// Reads lists until one was read to its end; returns then, or once nobody takes batches.
     /// While Nomad cannot be read, it is tried again for ever.
-    pub(super) async fn run_once(&mut self, batches: &mpsc::Sender<Batch>) {
+    pub(super) async fn run_once(&mut self, batches: mpsc::Sender<Batch>) {
         let mut lists = 0;
         loop {
             self.unread = 0;
-            if self.poll(batches).await.is_err() {
+            if self.poll(&batches).await.is_err() {
                 return;
             }
             match self.reading {
