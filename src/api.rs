@@ -15,6 +15,7 @@ mod kv;
 mod limit;
 mod lists;
 pub(crate) mod reload;
+mod rights;
 pub(crate) mod tls;
 mod variables;
 
@@ -22,6 +23,7 @@ pub use answer::{ApiError, Result};
 pub use kv::{Consul, Entry, LOCK_FLAGS, Lock, TxnRefused, Write};
 pub use lists::{Nomad, Page, Query};
 pub use progenitor_client::ByteStream;
+pub use rights::{Access, Agent, Holder, Token};
 pub use variables::{Acquired, Found, Items, Member, Variable, Variables, Written};
 
 use connect::Endpoint;

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 mod ahead;
@@ -306,6 +306,19 @@ impl Cursor {
             if tails.durable.is_above_bound() {
                 tails.durable.trim(floor);
             }
+        }
+    }
+
+    /// How far it has come, in words.
+    #[must_use]
+    pub fn about(&self) -> String {
+        let newest = Duration::from_nanos(u64::try_from(self.newest).unwrap_or_default());
+        let at = SystemTime::UNIX_EPOCH.checked_add(newest).filter(|_| self.newest > 0);
+        match at.filter(|_| self.kind == Kind::TaskEvents) {
+            Some(at) => {
+                format!("task events up to {} are published", humantime::format_rfc3339_seconds(at))
+            }
+            None => format!("everything up to index {} is published", self.floor),
         }
     }
 

@@ -16,6 +16,7 @@ pub struct Env {
     vars: BTreeMap<String, OsString>,
     asked: RefCell<BTreeSet<&'static str>>,
     problems: RefCell<Vec<Problem>>,
+    looking: bool,
 }
 
 /// A variable that is missing or cannot be used.
@@ -128,6 +129,17 @@ impl Env {
     #[expect(clippy::disallowed_methods, reason = "the one place")]
     pub fn process() -> Self {
         std::env::vars_os().collect()
+    }
+
+    /// Nothing is to be made, or opened to be written, while the configuration is read.
+    pub fn only_look(&mut self) {
+        self.looking = true;
+    }
+
+    /// Whether that is so.
+    #[must_use]
+    pub fn is_looking(&self) -> bool {
+        self.looking
     }
 
     /// The variable, parsed; `None` where it is unset or empty.

@@ -10,7 +10,8 @@ use crate::{
     backoff::Trouble,
     cursor::{Cursor, Saved},
     env::{Env, Noted},
-    error::{BoxError, Chain},
+    error::{BoxError, Chain, brief},
+    finding::Finding,
     shutdown::Shutdown,
 };
 
@@ -26,8 +27,8 @@ pub trait Leader: Send + Sync {
     /// heal is logged and tried again for ever; an error is for what cannot.
     async fn elect(&self, stop: &Shutdown) -> Result<Option<Box<dyn Term>>, LeaderError>;
 
-    /// Connects without changing anything; says what works.
-    async fn check(&self) -> Result<String, LeaderError>;
+    /// Connects without changing anything, and tells what of all that it needs works.
+    async fn check(&self) -> Vec<Finding>;
 }
 
 /// A time as the publisher, and the only way to a checkpoint: whoever is not the publisher has
@@ -114,6 +115,34 @@ pub fn from_env(env: &Env, lock: &'static str) -> Result<Box<dyn Leader>, Noted>
         _ => Err(env
             .note("NOMAD_FIREHOSE_LEADER", format!("`{name}` is not one of: consul, solo, nomad"))),
     }
+}
+
+/// What there is of a checkpoint.
+fn checkpoint(at: &str, saved: &Saved) -> Finding {
+    let what = "checkpoint";
+    match saved {
+        Saved::Nothing => Finding::works(what, at, "none yet"),
+        Saved::Ours(cursor) => Finding::works(what, at, cursor.about()),
+        Saved::GoTool { value, .. } => {
+            Finding::works(what, at, format!("the Go tool was the last to write it: {value}"))
+        }
+        Saved::Corrupt { why, .. } => {
+            let detail = format!(
+                "it cannot be read: {}. A term would go on from the Go tool's position, or publish \
+                 everything again",
+                brief(why)
+            );
+            Finding::fails(what, at, detail)
+        }
+    }
+}
+
+/// The rows of what depends on a server that does not answer.
+fn skipped(server: &str, rows: &[(&'static str, &str)]) -> Vec<Finding> {
+    let row = |(what, at): &(&'static str, &str)| {
+        Finding::skipped(what, *at, format!("{server} does not answer"))
+    };
+    rows.iter().map(row).collect()
 }
 
 /// Says why nobody is elected, once for each reason.

@@ -29,6 +29,7 @@ pub mod dedupe;
 pub mod env;
 pub mod error;
 pub mod failpoint;
+pub mod finding;
 pub mod metrics;
 pub mod record;
 pub mod shutdown;

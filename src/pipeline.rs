@@ -3,7 +3,10 @@
 //! The invariant of the whole program is here: a checkpoint is saved only after the sink has every
 //! record up to it for good, and only by the process whose term it is.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::{Future, pending},
+    time::Duration,
+};
 
 use tokio::{
     sync::mpsc,
@@ -37,12 +40,16 @@ pub enum Ended {
     Stopped,
     /// Another process may be the publisher now.
     Over,
+    /// What was to be read is published, and the position saved. Only a watcher that reads once
+    /// comes to its end.
+    Complete,
 }
 
-/// Publishes what `watcher` finds until the term is over or the process is asked to stop.
+/// Publishes what `watcher` finds until it has read all that it is to read, the term is over, or
+/// the process is asked to stop.
 /// `every` is the longest time between a confirmed record and its checkpoint.
 pub async fn serve<R: Resource>(
-    mut watcher: Watcher<R>,
+    watcher: &mut Watcher<R>,
     cursor: Cursor,
     delivery: &Delivery,
     term: &dyn Term,
@@ -52,13 +59,17 @@ pub async fn serve<R: Resource>(
 ) -> Result<Ended, Fatal> {
     let (tx, rx) = mpsc::channel(QUEUED_BATCHES);
     let checkpoint = Checkpoint::new(cursor, term, every, metrics);
+    let read = async {
+        watcher.run(tx).await;
+        // What was read has yet to be published.
+        pending().await
+    };
     tokio::select! {
         biased;
         // Whatever is being published may be published again by the next term.
         () = term.over() => Ok(Ended::Over),
         ended = publish(rx, delivery, checkpoint, stop) => ended,
-        // It reads for ever; publishing drops it.
-        () = watcher.run(tx) => Ok(Ended::Over),
+        ended = read => Ok(ended),
     }
 }
 
@@ -69,7 +80,11 @@ async fn publish(
     stop: &Shutdown,
 ) -> Result<Ended, Fatal> {
     let mut outbox = Outbox::new(delivery);
+    let mut reading = true;
     let ended = loop {
+        if !reading && outbox.is_empty() {
+            break Ended::Complete;
+        }
         let due = checkpoint.due();
         let next = outbox.next_at();
         tokio::select! {
@@ -93,25 +108,29 @@ async fn publish(
                     return Err(err);
                 }
             }
-            batch = rx.recv(), if outbox.has_room() => match batch {
+            batch = rx.recv(), if reading && outbox.has_room() => match batch {
                 Some(Batch { records, silent, then }) => {
                     failpoint::reach(Point::TakeBatch).await;
                     outbox.add(silent, records, then, &mut checkpoint.cursor);
                     checkpoint.note(0);
                 }
-                None => break Ended::Over,
+                None => reading = false,
             },
             () = reached(next), if next.is_some() => {
                 match call(&mut outbox, &mut checkpoint, stop).await {
                     None => (),
                     Some(Ended::Over) => return Ok(Ended::Over),
-                    Some(Ended::Stopped) => break Ended::Stopped,
+                    Some(ended) => break ended,
                 }
             }
         }
     };
     let finished = outbox.finish(&mut checkpoint.cursor).await;
     checkpoint.note(0);
+    if ended == Ended::Complete {
+        finished?;
+        return Ok(checkpoint.save_whole(stop).await);
+    }
     checkpoint.save_last().await;
     finished.map(|()| ended)
 }
@@ -283,6 +302,24 @@ impl<'a> Checkpoint<'a> {
                 () = meanwhile(outbox, sleep_until(wait)) => (),
             }
         }
+    }
+
+    /// The save after all that was to be read: nobody saves it later, so it is tried until it is
+    /// done.
+    async fn save_whole(&mut self, stop: &Shutdown) -> Ended {
+        while self.due().is_some() {
+            match self.save().await {
+                Ok(()) => break,
+                Err(LeaderError::Over) => return Ended::Over,
+                Err(LeaderError::Unavailable { .. }) => (),
+            }
+            let wait = self.not_before.unwrap_or_else(Instant::now);
+            tokio::select! {
+                () = stop.requested() => return Ended::Stopped,
+                () = sleep_until(wait) => (),
+            }
+        }
+        Ended::Complete
     }
 
     /// The save at the end of a term: once, for whoever comes next reads the rest again.

@@ -1,7 +1,9 @@
 //! The process: flags, environment, signals, terms, exit code.
 
-use std::{future::Future, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
+#[cfg(unix)]
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::{runtime, time::sleep};
 use tracing::Level;
 
@@ -20,11 +22,14 @@ use crate::{
 
 mod check;
 mod config;
+mod dry_run;
 mod flags;
+mod once;
 mod panics;
 
 pub use config::Config;
 use flags::{Flags, Invocation};
+pub use once::{Once, once};
 pub use panics::end_on_panic;
 
 /// `EX_USAGE` and `EX_CONFIG` of sysexits.h.
@@ -73,14 +78,21 @@ fn run_stream<R: Resource>(flags: Flags) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     end_on_panic();
-    let env = Env::process();
-    let layout = Layout::from_env(&env, R::NAME, flags.log_format);
-    let logs = Logs::from_env(&env, flags.log_level, layout.clone());
+    let mut env = Env::process();
+    if flags.check {
+        env.only_look();
+    }
+    let layout = Layout::from_env(&env, R::NAME, flags.log_format.clone());
+    let logs = Logs::from_env(&env, flags.log_level.clone(), layout.clone());
     let _started = logs.as_ref().ok().map(Logs::start);
-    let config = Config::from_env::<R>(&env);
+    let config = match flags.dry_run {
+        true => Config::dry_run::<R>(&env),
+        false => Config::from_env::<R>(&env),
+    };
+    let places = check::Places::from_env(&env, flags.dry_run);
     let unknown = env.unknown();
-    let config = match env.check(logs.and(config)) {
-        Ok(config) => config,
+    let (config, places) = match env.check(logs.and_then(|_| Ok((config?, places?)))) {
+        Ok(both) => both,
         Err(problems) => {
             // Where the format itself is wrong, they are text.
             let layout = layout.unwrap_or_default();
@@ -89,16 +101,19 @@ fn run_stream<R: Resource>(flags: Flags) -> ExitCode {
             return ExitCode::from(EX_CONFIG);
         }
     };
-    for error in unknown {
+    for error in &unknown {
         tracing::warn!(error, "a variable has no effect; check its name");
     }
     let runtime = runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let ended = runtime.map_err(BoxError::from).and_then(|runtime| {
         let ended = runtime.block_on(async {
             if flags.check {
-                return Ok(check::check::<R>(&config).await);
+                return Ok(check::check::<R>(&config, &flags, &places, &unknown).await);
             }
-            until_signalled::<R>(config).await.map(|()| true)
+            if flags.dry_run {
+                tracing::info!("a dry run: no lock is taken, no checkpoint is kept");
+            }
+            until_signalled::<R>(config, flags.once).await
         });
         // A write to a pipe that nobody reads would keep the runtime for ever.
         runtime.shutdown_background();
@@ -107,6 +122,7 @@ fn run_stream<R: Resource>(flags: Flags) -> ExitCode {
     match ended {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        Err(err) if flags.dry_run && dry_run::reader_is_gone(&*err) => ExitCode::SUCCESS,
         Err(err) => {
             tracing::error!(error = %Chain(&*err), "cannot go on; mend what the error says, and start it again");
             ExitCode::FAILURE
@@ -115,16 +131,17 @@ fn run_stream<R: Resource>(flags: Flags) -> ExitCode {
 }
 
 /// Publishes until the first signal, and for the grace period after it; a second signal ends the
-/// process at once.
-async fn until_signalled<R: Resource>(config: Config) -> Result<(), BoxError> {
+/// process at once. Says whether all is done that was to be.
+async fn until_signalled<R: Resource>(config: Config, once: bool) -> Result<bool, BoxError> {
     let (trigger, stop) = shutdown::channel();
     let limit = config.grace + LAST_STEPS;
+    let mut asked = Signals::new();
     let signals = async {
-        signal().await;
+        asked.next().await;
         tracing::info!("asked to stop");
         trigger.stop();
         tokio::select! {
-            () = signal() => tracing::warn!(
+            () = asked.next() => tracing::warn!(
                 "asked again: leaving at once. What is not confirmed is published again; to avoid \
                  that, send one signal and wait"
             ),
@@ -135,20 +152,45 @@ async fn until_signalled<R: Resource>(config: Config) -> Result<(), BoxError> {
         }
     };
     let work = async {
-        let ended = lead::<R>(&config, &stop).await;
+        let ended = match once {
+            true => self::once::<R>(&config, &stop).await.map(|it| it == Once::Complete),
+            false => lead::<R>(&config, &stop).await.map(|()| true),
+        };
         config.delivery.sink().close().await;
         ended
     };
-    tokio::select! {
+    let done = tokio::select! {
         ended = work => ended?,
-        () = signals => (),
-    }
+        () = signals => !once,
+    };
     tracing::info!(counted = config.metrics.counted(), "stopped");
-    Ok(())
+    Ok(done)
 }
 
 /// One term after the other, until asked to stop.
 pub async fn lead<R: Resource>(config: &Config, stop: &Shutdown) -> Result<(), BoxError> {
+    log_started::<R>(config);
+    while let Some(term) = config.leader.elect(stop).await? {
+        config.metrics.terms.one();
+        let ended = serve_term::<R>(config, &*term, stop).await;
+        term.resign().await;
+        match ended? {
+            Ended::Stopped | Ended::Complete => return Ok(()),
+            Ended::Over => log_over::<R>(),
+        }
+    }
+    Ok(())
+}
+
+fn log_over<R: Resource>() {
+    tracing::warn!(
+        stream = R::NAME,
+        "the term is over; competing again. If it recurs, look at the load and network of what \
+         elects, or raise NOMAD_FIREHOSE_SESSION_TTL"
+    );
+}
+
+fn log_started<R: Resource>(config: &Config) {
     tracing::info!(
         stream = R::NAME,
         nomad = config.nomad.name(),
@@ -157,20 +199,6 @@ pub async fn lead<R: Resource>(config: &Config, stop: &Shutdown) -> Result<(), B
         version = env!("CARGO_PKG_VERSION"),
         "started"
     );
-    while let Some(term) = config.leader.elect(stop).await? {
-        config.metrics.terms.one();
-        let ended = serve_term::<R>(config, &*term, stop).await;
-        term.resign().await;
-        match ended? {
-            Ended::Stopped => return Ok(()),
-            Ended::Over => tracing::warn!(
-                stream = R::NAME,
-                "the term is over; competing again. If it recurs, look at the load and network of \
-                 what elects, or raise NOMAD_FIREHOSE_SESSION_TTL"
-            ),
-        }
-    }
-    Ok(())
 }
 
 async fn serve_term<R: Resource>(
@@ -178,22 +206,31 @@ async fn serve_term<R: Resource>(
     term: &dyn Term,
     stop: &Shutdown,
 ) -> Result<Ended, BoxError> {
-    let cursor = tokio::select! {
-        biased;
-        () = term.over() => return Ok(Ended::Over),
-        () = stop.requested() => return Ok(Ended::Stopped),
-        cursor = take_up::<R>(config, term) => cursor,
+    let (mut watcher, cursor) = match begin::<R>(config, term, stop).await {
+        Ok(begun) => begun,
+        Err(ended) => return Ok(ended),
     };
-    let watcher = Watcher::<R>::new(
-        config.nomad.clone(),
-        config.scope.clone(),
-        &cursor,
-        config.metrics.clone(),
-    );
     let (delivery, every) = (&config.delivery, config.checkpoint);
     let ended =
-        pipeline::serve(watcher, cursor, delivery, term, stop, every, &config.metrics).await;
+        pipeline::serve(&mut watcher, cursor, delivery, term, stop, every, &config.metrics).await;
     Ok(ended?)
+}
+
+/// Where a term begins; or how it has ended, before that was known.
+async fn begin<R: Resource>(
+    config: &Config,
+    term: &dyn Term,
+    stop: &Shutdown,
+) -> Result<(Watcher<R>, Cursor), Ended> {
+    let cursor = tokio::select! {
+        biased;
+        () = term.over() => return Err(Ended::Over),
+        () = stop.requested() => return Err(Ended::Stopped),
+        cursor = take_up::<R>(config, term) => cursor,
+    };
+    let (nomad, scope) = (config.nomad.clone(), config.scope.clone());
+    let watcher = Watcher::<R>::new(nomad, scope, &cursor, config.metrics.clone());
+    Ok((watcher, cursor))
 }
 
 /// Where the term takes up. What cannot be read is tried again: starting over would repeat
@@ -254,14 +291,20 @@ async fn take_up<R: Resource>(config: &Config, term: &dyn Term) -> Cursor {
     cursor
 }
 
-/// The first of the signals that ask a process to stop.
+/// The signals that ask a process to stop. They are listened for all the time, so that none is
+/// missed that comes right after another.
 #[cfg(unix)]
-fn signal() -> impl Future<Output = ()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    async {
-        let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
+struct Signals(Option<(Signal, Signal)>);
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> Self {
+        let kinds = (SignalKind::terminate(), SignalKind::interrupt());
+        Self(signal(kinds.0).and_then(|it| Ok((it, signal(kinds.1)?))).ok())
+    }
+
+    async fn next(&mut self) {
+        let Some((terminate, interrupt)) = &mut self.0 else {
             return std::future::pending().await;
         };
         tokio::select! {
@@ -272,8 +315,17 @@ fn signal() -> impl Future<Output = ()> {
 }
 
 #[cfg(not(unix))]
-async fn signal() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending().await
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> Self {
+        Self
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
     }
 }

@@ -37,8 +37,22 @@ pub trait Sink: Send + Sync {
         Ok(())
     }
 
+    /// What it is, and what its check cannot tell.
+    fn about(&self) -> About {
+        About::default()
+    }
+
     /// Flushes and disconnects.
     async fn close(&self) {}
+}
+
+/// What a sink is, for the table of a check.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// Where records go: an address or a name, without secrets.
+    pub at: String,
+    /// What only publishing would tell; empty where there is nothing.
+    pub untested: &'static str,
 }
 
 /// A sink that can be set up from the environment.
@@ -237,6 +251,16 @@ pub fn from_env(env: &Env) -> Result<Box<dyn Sink>, Noted> {
         None => format!("`{name}` is not one of: {here}"),
     };
     Err(env.note("SINK_TYPE", what))
+}
+
+/// Standard output, whatever `SINK_TYPE` names. Where it names a sink, the settings of that are
+/// looked at, and nothing is done with it.
+pub fn stdout_in_place(env: &Env) -> Result<Box<dyn Sink>, Noted> {
+    let named = env.optional::<String>("SINK_TYPE");
+    let named = named.and_then(|name| name.map(|_| from_env(env)).transpose());
+    let sink = stdout::Stdout::from_env(env, format_from_env(env)?)?;
+    named?;
+    Ok(Box::new(sink))
 }
 
 fn format_from_env(env: &Env) -> Result<Format, Noted> {

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until},
@@ -34,12 +35,13 @@ mod report;
 pub mod split;
 mod subscription;
 mod take;
+mod whole;
 
 use following::Following;
 pub use following::Source;
 use poll::PassError;
 use subscription::Cut;
-pub use subscription::try_stream;
+pub use subscription::{NoStream, try_stream};
 
 /// Bytes of payloads in a batch; with one larger payload it may be more. The pipeline holds up to
 /// four batches: one being read, two waiting, one being published.
@@ -83,7 +85,8 @@ pub struct Scope {
     pub resync: Duration,
 }
 
-/// The changes of one stream from a cursor on. It never ends, and tries again whatever fails.
+/// The changes of one stream from a cursor on. It tries again whatever fails, and ends by itself
+/// only where one whole list is all that is wanted.
 pub struct Watcher<R> {
     nomad: Nomad,
     scope: Scope,
@@ -105,6 +108,10 @@ pub struct Watcher<R> {
     said: HashSet<String>,
     trouble: Trouble,
     follow: Following,
+    /// Whether one whole list is all that is to be read.
+    once: bool,
+    /// How many objects of the last list could not be read.
+    unread: usize,
     resource: PhantomData<R>,
 }
 
@@ -154,12 +161,22 @@ impl<R: Resource> Watcher<R> {
             said: HashSet::new(),
             trouble: Trouble::new(LEAST_WAIT, GREATEST_WAIT),
             follow: Following::default(),
+            once: false,
+            unread: 0,
             resource: PhantomData,
         }
     }
 
-    /// Reads for ever, handing over batches; returns once nobody takes them.
-    pub async fn run(&mut self, batches: mpsc::Sender<Batch>) {
+    /// Reads for ever, or [`Watcher::once`], handing over batches; returns once nobody takes them.
+    /// It is in a box, since it is large, and whoever waits for it would be as well.
+    pub fn run(&mut self, batches: mpsc::Sender<Batch>) -> BoxFuture<'_, ()> {
+        match self.once {
+            true => Box::pin(self.run_once(batches)),
+            false => Box::pin(self.run_for_ever(batches)),
+        }
+    }
+
+    async fn run_for_ever(&mut self, batches: mpsc::Sender<Batch>) {
         let mut next = Instant::now();
         loop {
             if self.may_follow() {

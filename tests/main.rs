@@ -15,6 +15,7 @@ mod following;
 mod hostile;
 mod leaders;
 mod migration;
+mod once;
 mod openapi;
 mod positions;
 mod process;

@@ -1,10 +1,14 @@
 //! The binaries as processes: what they print, how they end, and what they leave behind.
 
+mod check;
+mod check_rights;
 mod checkpoints;
 mod command_line;
 mod configuration;
+mod dry_run;
 mod logs;
 mod nomad_leader;
+mod once;
 mod output;
 mod secrets;
 mod signals;

@@ -13,6 +13,8 @@
     reason = "a test binary, which shares helpers with another"
 )]
 
+#[path = "servers/acls.rs"]
+mod acls;
 #[path = "servers/amqp.rs"]
 mod amqp;
 #[path = "servers/amqp_tls.rs"]

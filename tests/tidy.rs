@@ -21,7 +21,7 @@ const LAYERS: [&[&str]; 8] = [
     &["streams", "sink", "leader"],
     &["api"],
     &["record", "dedupe", "metrics", "telemetry"],
-    &["cursor", "env", "error", "backoff", "shutdown"],
+    &["cursor", "env", "error", "finding", "backoff", "shutdown"],
     &["failpoint"],
 ];
 

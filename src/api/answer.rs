@@ -123,6 +123,12 @@ impl ApiError {
         }
     }
 
+    /// Whether it was refused with this text.
+    #[must_use]
+    pub fn says(&self, what: &str) -> bool {
+        matches!(self, Self::Refused { text, .. } if text.contains(what))
+    }
+
     /// Whether what was asked for does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {

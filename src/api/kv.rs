@@ -26,10 +26,10 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// A handle to Consul. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Consul {
-    client: consul::Client,
-    server: Server,
-    scope: ConsulScope,
-    credentials: Option<Credentials>,
+    pub(super) client: consul::Client,
+    pub(super) server: Server,
+    pub(super) scope: ConsulScope,
+    pub(super) credentials: Option<Credentials>,
 }
 
 /// A key as it was read.

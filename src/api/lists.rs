@@ -48,8 +48,8 @@ pub struct Page {
 /// A handle to Nomad. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Nomad {
-    client: nomad::Client,
-    server: Server,
+    pub(super) client: nomad::Client,
+    pub(super) server: Server,
     region: Option<String>,
     credentials: Option<Credentials>,
 }

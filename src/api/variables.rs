@@ -24,8 +24,8 @@ pub type Items = BTreeMap<String, String>;
 /// A handle to the variables of one namespace. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Variables {
-    client: nomad::Client,
-    server: Server,
+    pub(super) client: nomad::Client,
+    pub(super) server: Server,
     namespace: String,
     region: Option<String>,
     credentials: Option<Credentials>,

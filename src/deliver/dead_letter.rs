@@ -34,6 +34,9 @@ impl DeadLetter {
     pub(super) fn from_env(env: &Env) -> Result<Option<Self>, Noted> {
         let name = "NOMAD_FIREHOSE_DEAD_LETTER";
         let Some(path) = env.optional::<PathBuf>(name)? else { return Ok(None) };
+        if env.is_looking() {
+            return Ok(None);
+        }
         match OpenOptions::new().append(true).create(true).open(&path) {
             Ok(file) => Ok(Some(Self { path, file: Arc::new(Mutex::new(file)) })),
             Err(err) => Err(env.note(name, format!("cannot open `{}`: {err}", path.display()))),

@@ -105,6 +105,12 @@ impl<'a> Outbox<'a> {
         self.queue.wants_more() && !self.steps.is_barred() && !self.steps.is_full()
     }
 
+    /// Whether all that was added is settled.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queue.first() == self.queue.next() && self.calls.is_empty() && self.ended.is_empty()
+    }
+
     /// When the next call can be made, if there is anything to send and not too much under way.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {

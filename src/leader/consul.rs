@@ -19,9 +19,11 @@ use crate::{
     env::{Env, Noted},
     error::{Chain, brief},
     failpoint::{self, Point},
+    finding::Finding,
     shutdown::Shutdown,
 };
 
+mod check;
 mod lease;
 
 use lease::Lease;
@@ -53,6 +55,8 @@ pub(super) struct Consul {
 /// The keys of one stream.
 #[derive(Clone, Debug)]
 struct Keys {
+    /// What all of them begin with, without a slash.
+    prefix: String,
     lock: String,
     value: String,
     cursor: String,
@@ -86,7 +90,8 @@ impl Consul {
         // As the Go tool does; Consul takes no key that begins with a slash.
         let prefix = prefix.trim_matches('/');
         let key = |suffix: &str| format!("{prefix}/{stream}.{suffix}");
-        let keys = Keys { lock: key("lock"), value: key("value"), cursor: key("cursor") };
+        let (lock, value, cursor) = (key("lock"), key("value"), key("cursor"));
+        let keys = Keys { prefix: prefix.to_owned(), lock, value, cursor };
         Self { consul, keys, session_name: format!("nomad-firehose-{stream}"), ttl, lock_delay }
     }
 
@@ -132,12 +137,7 @@ impl Consul {
                 Lock::Foreign { flags } => {
                     return Err(LeaderError::unavailable(
                         "take the lock",
-                        format!(
-                            "key {} has flags {flags}: it is not a lock of this tool. Choose \
-                             another NOMAD_FIREHOSE_CONSUL_PREFIX, or delete the key if nothing \
-                             uses it",
-                            self.keys.lock
-                        ),
+                        foreign(&self.keys.lock, flags),
                     ));
                 }
                 Lock::Held(session) if session == lease.session() => return Ok(()),
@@ -199,19 +199,17 @@ impl Leader for Consul {
         }
     }
 
-    async fn check(&self) -> Result<String, LeaderError> {
-        let failed = |err| LeaderError::unavailable("read the lock and the checkpoint", err);
-        let lock = self.consul.read(&self.keys.lock, None).await.map_err(failed)?;
-        let cursor = self.consul.read(&self.keys.cursor, None).await.map_err(failed)?;
-        let lock = match lock.lock() {
-            Lock::Free => "free".to_owned(),
-            Lock::Held(session) => format!("held by session {}", brief(&session)),
-            Lock::Foreign { flags } => format!("in use for something else (flags {flags})"),
-        };
-        let cursor = if cursor.entry.is_some() { "there" } else { "none yet" };
-        let (name, key) = (self.consul.name(), &self.keys.lock);
-        Ok(format!("{name}: lock {key} is {lock}, checkpoint: {cursor}"))
+    async fn check(&self) -> Vec<Finding> {
+        self.findings().await
     }
+}
+
+/// What is to be done about a key that has something else in it.
+fn foreign(key: &str, flags: u64) -> String {
+    format!(
+        "key {key} has flags {flags}: it is not a lock of this tool. Choose another \
+         NOMAD_FIREHOSE_CONSUL_PREFIX, or delete the key if nothing uses it"
+    )
 }
 
 /// A term that lasts as long as the session can be shown to, and the lock is its.

@@ -21,9 +21,11 @@ use crate::{
     backoff::Trouble,
     env::{Env, Noted},
     error::{Chain, brief},
+    finding::Finding,
     shutdown::Shutdown,
 };
 
+mod check;
 mod checkpoint;
 mod paths;
 mod term;
@@ -265,12 +267,16 @@ impl Nomad {
         if !err.is_forbidden() {
             return LeaderError::unavailable(doing, err);
         }
+        LeaderError::unavailable(format!("{doing}: the token needs {}", self.rule()), err)
+    }
+
+    /// The right that is needed.
+    fn rule(&self) -> String {
         let (namespace, prefix) = (self.variables.namespace(), &self.paths.prefix);
-        let rule = format!(
-            "{doing}: the token needs `namespace \"{namespace}\" {{ variables {{ path \
-             \"{prefix}/*\" {{ capabilities = [\"read\", \"write\"] }} }} }}`"
-        );
-        LeaderError::unavailable(rule, err)
+        format!(
+            "`namespace \"{namespace}\" {{ variables {{ path \"{prefix}/*\" {{ capabilities = \
+             [\"read\", \"write\"] }} }} }}`"
+        )
     }
 }
 
@@ -303,19 +309,8 @@ impl Leader for Nomad {
         }
     }
 
-    async fn check(&self) -> Result<String, LeaderError> {
-        self.check_versions().await?;
-        let failed = |err| self.failed("read the lock and the checkpoint", err);
-        let lock = self.variables.read(&self.paths.lock, None).await.map_err(failed)?;
-        let cursor = self.variables.read(&self.paths.cursor, None).await.map_err(failed)?;
-        let lock = match lock.variable {
-            None => "free",
-            Some(variable) if variable.holder.is_some() => "held",
-            Some(_) => "free, or held and not shown to this token",
-        };
-        let cursor = if cursor.variable.is_some() { "there" } else { "none yet" };
-        let (name, path) = (self.variables.name(), &self.paths.lock);
-        Ok(format!("{name}: lock {path} is {lock}, checkpoint: {cursor}"))
+    async fn check(&self) -> Vec<Finding> {
+        self.findings().await
     }
 }
 

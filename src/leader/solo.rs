@@ -15,8 +15,11 @@ use super::{Leader, LeaderError, Term};
 use crate::{
     cursor::{self, Cursor, Encoded, Loading, Saved},
     env::{Env, Noted},
+    finding::Finding,
     shutdown::Shutdown,
 };
+
+mod check;
 
 /// Between attempts to lock the file; a file lock cannot be waited for and given up.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
@@ -34,6 +37,7 @@ impl Solo {
         let name = "NOMAD_FIREHOSE_STATE_DIR";
         let dir = env.optional::<PathBuf>(name)?;
         if let Some(dir) = &dir
+            && !env.is_looking()
             && let Err(err) = fs::create_dir_all(dir)
         {
             return Err(env.note(name, format!("cannot make `{}`: {err}", dir.display())));
@@ -82,11 +86,8 @@ impl Leader for Solo {
         }
     }
 
-    async fn check(&self) -> Result<String, LeaderError> {
-        Ok(match &self.dir {
-            None => "no election; the checkpoint is in memory only".to_owned(),
-            Some(dir) => format!("no election; the checkpoint is in `{}`", dir.display()),
-        })
+    async fn check(&self) -> Vec<Finding> {
+        self.findings().await
     }
 }
 

@@ -1,61 +1,97 @@
-//! `--check`: connects to everything, changes nothing there, and says what works.
+//! `--check`: connects to everything, changes nothing there, and prints a table of what works.
 
-use super::{Config, flags::print};
+use std::path::PathBuf;
+
+use super::{
+    Config,
+    flags::{Flags, print},
+};
 use crate::{
-    api::Query,
-    cursor::Index,
+    env::{Env, Noted},
     error::Chain,
+    finding::{self, Finding, LIMIT, within},
     streams::Resource,
-    watch::{self, Source},
 };
 
-/// Prints a line for each thing tried; whether all of them work.
-pub(super) async fn check<R: Resource>(config: &Config) -> bool {
-    let query = Query {
-        past: None,
-        wait: std::time::Duration::ZERO,
-        stale: false,
-        namespace: config.scope.namespace.to_string(),
-        prefix: None,
-    };
-    let nomad = match R::list(&config.nomad, &query).await {
-        Ok(page) if page.index > Index(0) || page.known_leader => Ok(format!(
-            "{}: the list of {} can be read, at index {}; the token is from: {}",
-            config.nomad.name(),
-            R::NAME,
-            page.index,
-            config.nomad.token()
-        )),
-        Ok(_) => Err(format!("{}: it knows no leader", config.nomad.name())),
-        Err(err) => Err(Chain(&err).to_string()),
-    };
-    let events = events::<R>(config).await;
-    let leader = config.leader.check().await.map_err(|err| Chain(&err).to_string());
-    let sink = config.delivery.sink().check().await;
-    let sink = sink.map(|()| "ready".to_owned()).map_err(|err| Chain(&err).to_string());
-    let mut all = true;
-    for (what, result) in [("nomad", nomad), ("events", events), ("leader", leader), ("sink", sink)]
-    {
-        all &= result.is_ok();
-        let (word, text) = match result {
-            Ok(text) => ("ok", text),
-            Err(text) => ("FAILED", text),
-        };
-        print(&format!("{what:<8}{word:<8}{text}\n"));
-    }
-    all
+mod nomad;
+mod rights;
+
+/// Places on this machine that a process needs, which a check only looks at.
+pub(super) struct Places {
+    dead_letter: Option<PathBuf>,
+    listen: Option<String>,
 }
 
-/// Where changes would come from. Only who demands the event stream cannot do without it.
-async fn events<R: Resource>(config: &Config) -> Result<String, String> {
-    if config.scope.changes == Source::Poll {
-        return Ok("changes come from lists, as configured".to_owned());
+impl Places {
+    pub(super) fn from_env(env: &Env, dry_run: bool) -> Result<Self, Noted> {
+        let dead_letter = env.optional("NOMAD_FIREHOSE_DEAD_LETTER");
+        let listen = env.optional("NOMAD_FIREHOSE_LISTEN");
+        // A dry run rejects nothing, and writes nothing.
+        Ok(Self { dead_letter: dead_letter?.filter(|_| !dry_run), listen: listen? })
     }
-    match watch::try_stream::<R>(&config.nomad, &config.scope.namespace).await {
-        Ok(()) => Ok("the event stream can be read".to_owned()),
-        Err(err) if config.scope.changes == Source::Auto => {
-            Ok(format!("changes come from lists, since there is no event stream: {}", Chain(&*err)))
+}
+
+/// Prints the table; says whether nothing has failed. `unknown` are warnings about variables.
+pub(super) async fn check<R: Resource>(
+    config: &Config,
+    flags: &Flags,
+    places: &Places,
+    unknown: &[String],
+) -> bool {
+    let findings = findings::<R>(config, flags, places, unknown).await;
+    print(&finding::table(&findings));
+    finding::all_work(&findings)
+}
+
+async fn findings<R: Resource>(
+    config: &Config,
+    flags: &Flags,
+    places: &Places,
+    unknown: &[String],
+) -> Vec<Finding> {
+    let configuration = Finding::works("configuration", "environment", unknown.join("; "));
+    let leader = async {
+        match flags.dry_run {
+            true => vec![Finding::skipped(
+                "leader",
+                "nobody",
+                "a dry run takes no lock and keeps no checkpoint",
+            )],
+            false => config.leader.check().await,
         }
-        Err(err) => Err(Chain(&*err).to_string()),
+    };
+    let (nomad, leader, sink, local) =
+        tokio::join!(nomad::findings::<R>(config, flags.once), leader, sink(config), local(places));
+    [vec![configuration], nomad, leader, vec![sink], local].concat()
+}
+
+async fn sink(config: &Config) -> Finding {
+    let sink = config.delivery.sink();
+    let about = sink.about();
+    let check = async {
+        match sink.check().await {
+            Ok(()) => Finding::works("sink", &about.at, about.untested),
+            Err(err) => Finding::fails("sink", &about.at, Chain(&err).to_string()),
+        }
+    };
+    within("sink", &about.at, LIMIT, check).await
+}
+
+async fn local(places: &Places) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if let Some(path) = places.dead_letter.clone() {
+        let what = "dead letter";
+        let at = path.display().to_string();
+        let look = async {
+            let looked = tokio::task::spawn_blocking(move || finding::file(what, &path)).await;
+            looked.unwrap_or_else(|err| Finding::fails(what, "", err.to_string()))
+        };
+        // To open what is a pipe waits for its reader.
+        found.push(within(what, &at, LIMIT, look).await);
     }
+    if let Some(address) = &places.listen {
+        let detail = "an address; whether it is free is not tested";
+        found.push(Finding::not_testable("listener", address, detail));
+    }
+    found
 }

@@ -38,11 +38,31 @@ impl Config {
     /// Reads all of it before the first `?`, so that every problem is reported at once.
     pub fn from_env<R: Resource>(env: &Env) -> Result<Self, Noted> {
         let metrics = Arc::new(Metrics::default());
+        let delivery = Delivery::from_env(env, sink::from_env(env), &metrics);
+        let leader = leader::from_env(env, R::LOCK);
+        Self::read(env, metrics, delivery, leader)
+    }
+
+    /// The same for a dry run: to standard output, and with nobody to be elected by. The settings of
+    /// a sink that is named are looked at all the same.
+    pub fn dry_run<R: Resource>(env: &Env) -> Result<Self, Noted> {
+        let metrics = Arc::new(Metrics::default());
+        let grace = env.duration("NOMAD_FIREHOSE_GRACE", Duration::from_secs(3));
+        let sink = sink::stdout_in_place(env);
+        let delivery = sink.and_then(|it| Ok(Delivery::new(it, grace?, metrics.clone())));
+        // In memory, which is gone with the process.
+        Self::read(env, metrics, delivery, Ok(leader::solo(None, R::LOCK)))
+    }
+
+    fn read(
+        env: &Env,
+        metrics: Arc<Metrics>,
+        delivery: Result<Delivery, Noted>,
+        leader: Result<Box<dyn Leader>, Noted>,
+    ) -> Result<Self, Noted> {
         let endpoint = connect::nomad(env);
         let region = connect::nomad_region(env);
         let namespace = namespace(env);
-        let delivery = Delivery::from_env(env, sink::from_env(env), &metrics);
-        let leader = leader::from_env(env, R::LOCK);
         let start = start(env);
         let changes = changes(env);
         let checkpoint = env.duration("NOMAD_FIREHOSE_CHECKPOINT", Duration::from_secs(10));

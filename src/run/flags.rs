@@ -25,6 +25,8 @@ pub(super) struct Flags {
     pub(super) log_format: Option<String>,
     pub(super) schema: bool,
     pub(super) check: bool,
+    pub(super) once: bool,
+    pub(super) dry_run: bool,
 }
 
 /// Publishes the changes of a Nomad cluster to a sink, once elected, from where it left off.
@@ -33,7 +35,7 @@ pub(super) struct Flags {
 #[argh(
     note = "Streams: STREAMS",
     note = "Every variable is documented in README.md.",
-    error_code(1, "cannot go on; the log says why"),
+    error_code(1, "cannot go on, or not everything is done; the log or the table says why"),
     error_code(64, "the command line is wrong"),
     error_code(78, "the configuration is wrong; every problem is printed")
 )]
@@ -47,9 +49,17 @@ struct Arguments {
     /// print the JSON Schema of what is published, and exit
     #[argh(switch)]
     schema: bool,
-    /// check the configuration, connect to everything, say what works, and exit
+    /// check the configuration, connect to everything, print a table of what works and which
+    /// permission is missing, and exit; with --once or --dry-run, what these need
     #[argh(switch)]
     check: bool,
+    /// publish what exists, and exit
+    #[argh(switch)]
+    once: bool,
+    /// print everything to standard output, whatever SINK_TYPE is; take no lock, keep no
+    /// checkpoint, write nothing anywhere
+    #[argh(switch)]
+    dry_run: bool,
     /// print the version, and exit
     #[argh(switch, short = 'V')]
     version: bool,
@@ -99,8 +109,12 @@ fn parse_from(name: &str, streams: Option<&[&str]>, arguments: &[String]) -> Inv
             return usage(&format!("`{given}` is not one of the streams: {}", known.join(", ")));
         }
     };
-    let Arguments { log_level, log_format, schema, check, .. } = arguments;
-    Invocation::Run(Flags { stream, log_level, log_format, schema, check })
+    let Arguments { log_level, log_format, schema, check, once, dry_run, .. } = arguments;
+    let beside = [(check, "--check"), (once, "--once"), (dry_run, "--dry-run")];
+    if schema && let Some((_, other)) = beside.into_iter().find(|(given, _)| *given) {
+        return usage(&format!("--schema connects to nothing, so {other} makes no sense with it"));
+    }
+    Invocation::Run(Flags { stream, log_level, log_format, schema, check, once, dry_run })
 }
 
 /// `--key=value` is taken as `--key value`, as the Go tool takes both, and `-key` as `--key`.
@@ -147,6 +161,15 @@ mod tests {
             assert_eq!(flags.log_level.as_deref(), Some("debug"));
             assert_eq!(flags.log_format.as_deref(), Some("json"));
         }
+    }
+
+    #[test]
+    fn flags_that_contradict_one_another_are_refused() {
+        for flag in ["--check", "--once", "--dry-run"] {
+            assert!(run(&["nodes", "--schema", flag]).is_none(), "{flag}");
+        }
+        let flags = run(&["nodes", "--check", "--once", "--dry-run"]).unwrap();
+        assert!(flags.check && flags.once && flags.dry_run);
     }
 
     #[test]

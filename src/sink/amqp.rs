@@ -15,7 +15,7 @@ use lapin::{Channel, Confirmation, options::BasicPublishOptions, types::ShortStr
 use rustls::ClientConfig;
 use tokio::{sync::Mutex, time::timeout};
 
-use super::{Again, Connect, DeliverError, Failure, FailureKind, Sink};
+use super::{About, Again, Connect, DeliverError, Failure, FailureKind, Sink};
 use crate::{
     api::{
         reload::Reloaded,
@@ -155,21 +155,6 @@ impl Connect for Amqp {
     }
 }
 
-impl Unroutable {
-    fn from_env(env: &Env) -> Result<Option<Self>, Noted> {
-        let name = "SINK_AMQP_UNROUTABLE";
-        match env.optional::<String>(name)?.as_deref() {
-            None => Ok(None),
-            Some("retry") => Ok(Some(Self::Retry)),
-            Some("reject") => Ok(Some(Self::Reject)),
-            Some("ignore") => Ok(Some(Self::Ignore)),
-            Some(other) => {
-                Err(env.note(name, format!("`{other}` is not one of: retry, reject, ignore")))
-            }
-        }
-    }
-}
-
 #[async_trait]
 impl Sink for Amqp {
     async fn deliver(&self, records: &[Record]) -> Result<(), DeliverError> {
@@ -195,6 +180,14 @@ impl Sink for Amqp {
         found.map_err(|err| self.unavailable(err))?;
         link.close().await;
         Ok(())
+    }
+
+    fn about(&self) -> About {
+        let brokers: Vec<&str> = self.brokers.iter().map(|it| it.shown.as_str()).collect();
+        let at = format!("{}, exchange {}", brokers.join(","), self.exchange.as_str());
+        let untested = "not tested: whether the user may write to the exchange, and whether a \
+                        queue is bound for the routing key";
+        About { at, untested }
     }
 
     async fn close(&self) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use reqwest::{Method, Request, Url, header::HeaderMap};
 
-use super::{Again, Connect, DeliverError, Failure, FailureKind, Sink};
+use super::{About, Again, Connect, DeliverError, Failure, FailureKind, Sink};
 use crate::{
     api::{
         connect::{self, Endpoint},
@@ -103,6 +103,11 @@ impl Sink for Http {
         };
         let beside = self.encoding.beside();
         Limits { calls: self.workers, records, bytes, beside, one_per_key: false }
+    }
+
+    fn about(&self) -> About {
+        let untested = "not tested: whether it takes records; it answers HEAD";
+        About { at: self.shown.clone(), untested }
     }
 
     /// Only asks whether anybody is there: what a receiver takes is known once it has taken it.

@@ -18,7 +18,7 @@ use aws_smithy_http_client::{
 };
 use tokio::sync::OnceCell;
 
-use super::{Connect, DeliverError, Failure, FailureKind, Sink};
+use super::{About, Connect, DeliverError, Failure, FailureKind, Sink};
 use crate::{
     env::{Env, Noted},
     error::BoxError,
@@ -145,6 +145,12 @@ impl Sink for Kinesis {
             // Those of one shard can fail while those of another do not.
             one_per_key: true,
         }
+    }
+
+    fn about(&self) -> About {
+        let untested = "not tested: `kinesis:PutRecords`; whether the stream is there is only told \
+                        with `kinesis:DescribeStreamSummary`";
+        About { at: format!("stream {}", self.stream), untested }
     }
 
     async fn check(&self) -> Result<(), DeliverError> {

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice, Write};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Connect, DeliverError, Sink};
+use super::{About, Connect, DeliverError, Sink};
 use crate::{
     env::{Env, Noted},
     record::{Format, Record},
@@ -38,6 +38,10 @@ impl Sink for Stdout {
             Ok(Err(err)) => Err(DeliverError::Fatal(err.into())),
             Err(err) => Err(DeliverError::Fatal(err.into())),
         }
+    }
+
+    fn about(&self) -> About {
+        About { at: "standard output".to_owned(), untested: "" }
     }
 }
 

@@ -140,6 +140,7 @@ impl<R: Resource> Watcher<R> {
         // The table's index, which the list of every namespace has, tells whether anything changed.
         let since = Instant::now();
         while self.follow.stream.is_none()
+            && !self.once
             && matches!(self.reading, Reading::Waiting | Reading::Doubting)
             && since.elapsed() < query.wait
         {
@@ -168,9 +169,9 @@ impl<R: Resource> Watcher<R> {
         let stale = !matches!(self.reading, Reading::Confirming | Reading::Regressed);
         Query {
             // Nomad never blocks on index 0, which tables have that were never written.
-            past: (block && !following).then_some(self.index.max(Index(1))),
+            past: (block && !following && !self.once).then_some(self.index.max(Index(1))),
             wait: self.until_stream().map_or(wait, |it| it.min(wait)),
-            stale: stale && !following,
+            stale: stale && !following && !self.once,
             namespace: self.scope.namespace.to_string(),
             prefix: None,
         }
@@ -329,6 +330,7 @@ impl<R: Resource> Watcher<R> {
                 listed.remove(&u128::from(*key));
             }
         }
+        self.unread = pass.bad().0 + skipped.len();
         let skipped = !skipped.is_empty();
         let regressed = self.reading == Reading::Regressed;
         if R::KIND == Kind::Objects && !left && (!empty || regressed) {

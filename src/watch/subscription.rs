@@ -202,8 +202,30 @@ pub(super) async fn fitness(nomad: &Nomad, topic: Topic, namespace: &str) -> Res
     })
 }
 
+/// There is no event stream to be had.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no event stream")]
+pub struct NoStream {
+    /// Whether it may be the token, or the stream is switched off.
+    pub denied: bool,
+    /// Why.
+    #[source]
+    pub source: BoxError,
+}
+
+impl From<Cut> for NoStream {
+    fn from(cut: Cut) -> Self {
+        let denied = match &cut {
+            Cut::Mute => true,
+            Cut::Refused(err) => err.is_no_stream(),
+            _ => false,
+        };
+        Self { denied, source: cut.into() }
+    }
+}
+
 /// Tries whether the event stream of a resource can be had.
-pub async fn try_stream<R: Resource>(nomad: &Nomad, namespace: &str) -> Result<(), BoxError> {
+pub async fn try_stream<R: Resource>(nomad: &Nomad, namespace: &str) -> Result<(), NoStream> {
     if let Fitness::Unfit(cut) = fitness(nomad, R::TOPIC, namespace).await? {
         return Err(cut.into());
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use nomad_firehose::{
     api,
     env::Env,
+    finding::Outcome,
     leader::{Leader, LeaderError, from_env, nomad},
     standin::Fault,
 };
@@ -23,8 +24,18 @@ fn told(err: &LeaderError) -> String {
     nomad_firehose::error::Chain(err).to_string()
 }
 
+/// What the first row says that failed.
 async fn fails(leader: &dyn Leader) -> String {
-    told(&leader.check().await.unwrap_err())
+    let found = leader.check().await;
+    found.into_iter().find(|it| it.outcome == Outcome::Fails).unwrap().detail
+}
+
+/// What a row says that did not fail.
+async fn says(leader: &dyn Leader, what: &str) -> String {
+    let found = leader.check().await;
+    let found = found.into_iter().find(|it| it.what == what).unwrap();
+    assert_ne!(found.outcome, Outcome::Fails, "{found:?}");
+    found.detail
 }
 
 #[tokio::test(start_paused = true)]
@@ -158,15 +169,15 @@ async fn what_is_not_there_is_told_from_a_path_that_is_not_nomads() {
 async fn a_check_changes_nothing_and_says_what_is_there() {
     let backend = Nomad::new().await;
     let leader = backend.leader(&Link::default());
-    let said = leader.check().await.unwrap();
-    assert!(
-        said.contains("nomad-firehose/nodes/lock is free") && said.contains("none yet"),
-        "{said}"
-    );
+    assert_eq!(says(&*leader, "lock").await, "nobody holds it");
+    assert_eq!(says(&*leader, "checkpoint").await, "none yet");
     assert!(backend.0.variables().is_empty());
     let term = elected(&*backend.leader(&Link::default())).await;
-    let said = leader.check().await.unwrap();
-    assert!(said.contains("is held") && said.contains("checkpoint: there"), "{said}");
+    assert_eq!(says(&*leader, "lock").await, "held");
+    assert_eq!(says(&*leader, "checkpoint").await, "none yet");
+    term.save(&mut moved(5)).await.unwrap();
+    let said = says(&*leader, "checkpoint").await;
+    assert_eq!(said, "everything up to index 5 is published");
     drop(term);
 }
 

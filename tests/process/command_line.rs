@@ -4,7 +4,7 @@ use nomad_firehose::streams;
 
 use super::{
     World,
-    firehose::{FAILED, Program, USAGE},
+    firehose::{Program, USAGE},
 };
 
 #[tokio::test]
@@ -12,7 +12,17 @@ async fn help_names_the_flags_the_variable_one_cannot_do_without_and_the_exit_co
     for program in [Program::stream("nodes"), Program::named()] {
         let help = program.arguments(&["--help"]).run().await;
         assert_eq!((help.code, help.log.as_str()), (Some(0), ""));
-        for word in ["--check", "--schema", "--version", "--log-level", "SINK_TYPE", "64", "78"] {
+        for word in [
+            "--check",
+            "--once",
+            "--dry-run",
+            "--schema",
+            "--version",
+            "--log-level",
+            "SINK_TYPE",
+            "64",
+            "78",
+        ] {
             assert!(help.out.contains(word), "{word} is not in:\n{}", help.out);
         }
     }
@@ -73,48 +83,10 @@ async fn the_go_tools_command_line_publishes_the_stream_that_it_names() {
 }
 
 #[tokio::test]
-async fn a_check_says_what_works_and_changes_nothing() {
-    let world = World::with(1).await;
-    let check = world.elected("nodes").arguments(&["--check"]).run().await;
-    assert_eq!(check.code, Some(0), "{}", check.log);
-    let words: Vec<Vec<_>> =
-        check.out.lines().map(|it| it.split_whitespace().take(2).collect()).collect();
-    assert_eq!(words, [["nomad", "ok"], ["events", "ok"], ["leader", "ok"], ["sink", "ok"]]);
-    assert!(world.consul.sessions().is_empty());
-    assert!(world.consul.requests().iter().all(|it| it.method == "GET"));
-}
-
-#[tokio::test]
-async fn a_check_says_where_changes_would_come_from() {
-    let world = World::with(1).await;
-    world.nomad.disable_events();
-    let line = async |source: &str| {
-        let program = world.elected("nodes").set("NOMAD_FIREHOSE_SOURCE", source);
-        let check = program.arguments(&["--check"]).run().await;
-        check.out.lines().find(|it| it.starts_with("events")).unwrap().to_owned()
-    };
-    let auto = line("auto").await;
-    assert!(
-        auto.contains("ok") && auto.contains("from lists") && auto.contains("silence"),
-        "{auto}"
-    );
-    assert!(line("events").await.contains("FAILED"));
-    assert!(line("poll").await.contains("as configured"));
-}
-
-#[tokio::test]
-async fn a_check_that_finds_something_that_does_not_work_fails_and_names_all_of_it() {
-    let world = World::with(1).await;
-    world.nomad.require_token(Some("another".into()));
-    let program = world.elected("nodes");
-    world.consul_port.close().await;
-    let check = program.arguments(&["--check"]).run().await;
-    assert_eq!(check.code, Some(FAILED), "{}", check.log);
-    let failed = |what: &str| {
-        let line = check.out.lines().find(|it| it.starts_with(what)).unwrap();
-        line.split_whitespace().nth(1) == Some("FAILED")
-    };
-    assert!(failed("nomad") && failed("leader") && !failed("sink"), "{}", check.out);
-    assert!(check.out.contains("check NOMAD_TOKEN"), "no way out is named: {}", check.out);
-    assert!(check.out.contains("CONSUL_HTTP_ADDR"), "no way out is named: {}", check.out);
+async fn flags_that_make_no_sense_together_are_a_wrong_command_line() {
+    for flag in ["--check", "--once", "--dry-run"] {
+        let finished = Program::stream("nodes").arguments(&["--schema", flag]).run().await;
+        assert_eq!((finished.code, finished.out.as_str()), (Some(USAGE), ""), "{flag}");
+        assert!(finished.log.contains(flag), "{}", finished.log);
+    }
 }

@@ -65,15 +65,3 @@ async fn a_clean_stop_hands_over_within_a_second_and_nothing_is_repeated() {
         assert!(is_free(&world.nomad, stream));
     }
 }
-
-#[tokio::test]
-async fn a_check_tells_of_the_lock_and_of_a_right_that_is_missing() {
-    let world = World::with(1).await;
-    let finished = world.by_nomad("nodes").arguments(&["--check"]).start().finished().await;
-    assert_eq!(finished.code, Some(0), "{}", finished.out);
-    assert!(finished.out.contains("lock nomad-firehose/nodes/lock is free"), "{}", finished.out);
-    world.nomad.deny_variables(Some("nomad-firehose/".to_owned()));
-    let finished = world.by_nomad("nodes").arguments(&["--check"]).start().finished().await;
-    assert_eq!(finished.code, Some(1), "{}", finished.out);
-    assert!(finished.out.contains("path \"nomad-firehose/*\""), "{}", finished.out);
-}

@@ -85,6 +85,20 @@ async fn a_second_signal_ends_the_process_at_once() {
 }
 
 #[tokio::test]
+async fn a_second_signal_right_after_the_first_is_not_missed() {
+    let world = World::with(0).await;
+    let program = world.elected("nodes").set("NOMAD_FIREHOSE_GRACE", "10m");
+    let (process, out) = blocked(&world, program).await;
+    let asked = Instant::now();
+    process.signal("TERM");
+    process.signal("INT");
+    let finished = process.finished().await;
+    assert!(asked.elapsed() < SLACK, "{:?}", asked.elapsed());
+    assert!(finished.log.contains("leaving at once"), "{}", finished.log);
+    drop(out);
+}
+
+#[tokio::test]
 async fn a_standby_ends_at_once_and_leaves_the_publisher_alone() {
     let world = World::with(1).await;
     let first = world.elected("nodes").start();

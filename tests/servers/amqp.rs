@@ -304,6 +304,12 @@ async fn a_check_says_whether_the_exchange_is_there_and_publishes_nothing() {
     let bad = bad.arguments(&["--check"]).run().await;
     assert_eq!(bad.code, Some(1));
     assert!(bad.out.contains("no exchange 'nowhere'"), "{}", bad.out);
+    let denied = world.address().replace("amqp://", "amqp://guest:planted-password@");
+    let denied = world.stream("nodes", &denied).arguments(&["--check"]).run().await;
+    assert_eq!(denied.code, Some(1));
+    let row = denied.out.lines().find(|it| it.starts_with("sink ")).unwrap();
+    assert!(row.contains("FAILED") && row.contains("ACCESS_REFUSED"), "{row}");
+    assert!(!denied.out.contains("planted"), "{}", denied.out);
     assert!(world.broker.take("events").await.is_empty());
 }
 

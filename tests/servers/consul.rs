@@ -32,6 +32,8 @@ pub struct Agent {
     dir: TempDir,
     ports: [u16; 3],
     server: Option<Child>,
+    /// With ACLs: the token that may do everything; nobody may do anything without one.
+    token: Option<&'static str>,
     /// As the firehose talks to it.
     pub api: api::Consul,
 }
@@ -39,13 +41,20 @@ pub struct Agent {
 impl Agent {
     /// Starts a server with nothing in it, and waits until it is the leader.
     pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// The same with ACLs, where this token may do everything.
+    pub async fn start_with(token: Option<&'static str>) -> Self {
         for _ in 0..MAX_STARTS {
             let ports = [free_port(), free_port(), free_port()];
-            let env = Env::from([("CONSUL_HTTP_ADDR", format!("127.0.0.1:{}", ports[0]).as_str())]);
+            let address = format!("127.0.0.1:{}", ports[0]);
+            let token_given = ("CONSUL_HTTP_TOKEN", token.unwrap_or_default());
+            let env = Env::from([("CONSUL_HTTP_ADDR", address.as_str()), token_given]);
             let endpoint = (connect::consul(&env).unwrap(), connect::consul_scope(&env).unwrap());
             let dir = tempfile::tempdir().unwrap();
             let api = api::Consul::new(endpoint.0, endpoint.1);
-            let mut agent = Self { dir, ports, server: None, api };
+            let mut agent = Self { dir, ports, server: None, token, api };
             if agent.resume().await {
                 return agent;
             }
@@ -74,6 +83,9 @@ impl Agent {
             "performance": {"raft_multiplier": 1},
             "disable_update_check": true,
             "log_level": "warn",
+            "acl": self.token.map_or(json!({}), |it| json!({
+                "enabled": true, "default_policy": "deny", "tokens": {"master": it},
+            })),
         });
         let path = self.dir.path().join("consul.json");
         fs::write(&path, config.to_string()).unwrap();
@@ -145,7 +157,12 @@ impl Agent {
     /// A request in plain HTTP; `None` where there is no good answer.
     pub async fn ask(&self, method: Method, path: &str, body: &str) -> Option<Value> {
         let url = format!("http://{}{path}", self.address());
-        let request = client().request(method, url).body(body.to_owned()).send();
+        let request = client().request(method, url).body(body.to_owned());
+        let request = match self.token {
+            Some(token) => request.header("X-Consul-Token", token),
+            None => request,
+        };
+        let request = request.send();
         let answer = timeout(ANSWER, request).await.ok()?.ok()?;
         answer.error_for_status().ok()?.json().await.ok()
     }

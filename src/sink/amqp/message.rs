@@ -145,6 +145,21 @@ fn seconds(time: &str) -> Option<u64> {
     Some(time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs())
 }
 
+impl super::Unroutable {
+    pub(super) fn from_env(env: &Env) -> Result<Option<Self>, Noted> {
+        let name = "SINK_AMQP_UNROUTABLE";
+        match env.optional::<String>(name)?.as_deref() {
+            None => Ok(None),
+            Some("retry") => Ok(Some(Self::Retry)),
+            Some("reject") => Ok(Some(Self::Reject)),
+            Some("ignore") => Ok(Some(Self::Ignore)),
+            Some(other) => {
+                Err(env.note(name, format!("`{other}` is not one of: retry, reject, ignore")))
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;

@@ -1,5 +1,7 @@
 //! Requests and their answers.
 
+mod acl;
+
 use std::time::Duration;
 
 use axum::{
@@ -93,6 +95,9 @@ impl Consul {
             ("/v1/session/destroy", &Method::PUT) => self.destroy_session(argument, access),
             ("/v1/session/info", &Method::GET) => self.show_sessions(Some(argument), access),
             ("/v1/session/list", &Method::GET) => self.show_sessions(None, access),
+            ("/v1/agent/self", &Method::GET) => self.agent(access),
+            ("/v1/acl/token/self", &Method::GET) => self.token(access),
+            ("/v1/internal/acl/authorize", &Method::POST) => self.authorize(body, access).await,
             ("/v1/status/leader", &Method::GET) => Ok(pretty(&"127.0.0.1:8300")),
             ("/v1/session/info" | "/v1/session/list" | "/v1/status/leader", _) => {
                 not_allowed(method, "GET,OPTIONS")

@@ -40,6 +40,7 @@ enum Route {
     Namespaces,
     Leader,
     Agent,
+    Token,
     Members,
     Variable(String),
     Events,
@@ -56,6 +57,7 @@ impl Route {
             "/v1/namespaces" => Self::Namespaces,
             "/v1/status/leader" => Self::Leader,
             "/v1/agent/self" => Self::Agent,
+            "/v1/acl/token/self" => Self::Token,
             "/v1/agent/members" => Self::Members,
             events::PATH => Self::Events,
             _ => {
@@ -149,6 +151,7 @@ impl Nomad {
             }
             Route::Leader => Ok(answer::json("\"127.0.0.1:4647\"")),
             Route::Agent => Ok(answer::json(agent(&self.build()).to_string())),
+            Route::Token => Ok(self.token()),
             Route::Members => Ok(answer::json(members(&self.build()).to_string())),
             Route::Events | Route::Variable(_) => {
                 Err(Box::new(answer::empty(StatusCode::NOT_FOUND)))
@@ -284,6 +287,29 @@ impl Nomad {
                 _ => denied("Permission denied"),
             },
         }
+    }
+
+    /// The one token that there is, or that there are none.
+    fn token(&self) -> Response {
+        if lock(&self.0.token).is_none() {
+            let code = match self.0.version {
+                Version::V1_0 => StatusCode::INTERNAL_SERVER_ERROR,
+                Version::V2_0 => StatusCode::BAD_REQUEST,
+            };
+            return answer::text(code, "ACL support disabled");
+        }
+        let token = json!({
+            "AccessorID": "6a1253d2-1785-24fd-91c2-f8e78c745511",
+            "Name": "Bootstrap Token",
+            "Type": "management",
+            "Policies": null,
+            "Roles": null,
+            "Global": true,
+            "ExpirationTime": null,
+            "CreateIndex": 7,
+            "ModifyIndex": 7,
+        });
+        answer::json(token.to_string())
     }
 
     fn access(&self, request: &Parts) -> Access {
