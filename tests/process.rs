@@ -3,6 +3,8 @@
 mod checkpoints;
 mod command_line;
 mod configuration;
+#[cfg(feature = "filter")]
+mod filter;
 mod nomad_leader;
 mod output;
 mod secrets;

@@ -4,6 +4,7 @@ use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operat
 use regex::Regex;
 
 use super::prepare::pattern;
+use crate::error::brief;
 
 /// The variables, and what each is.
 const VARIABLES: [(&str, &str); 9] = [
@@ -20,8 +21,9 @@ const VARIABLES: [(&str, &str); 9] = [
 /// The names of types, to compare with what `type()` tells.
 const TYPES: [&str; 10] =
     ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"];
-/// Deeper ones are refused: their evaluation would need too much of the stack.
-const MAX_DEPTH: usize = 32;
+/// Deeper ones are refused: their evaluation would need too much of the stack. A loop counts twice,
+/// and so does what a function is called on.
+const MAX_DEPTH: usize = 40;
 
 /// How a function can be called.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -87,10 +89,10 @@ pub(super) fn at(text: &str, line: usize, column: usize, why: &str) -> String {
     let end = rest.floor_char_boundary(SHOWN);
     let more = if end < rest.len() { "..." } else { "" };
     let place = format!("line {line}, column {column}");
-    match &rest[..end] {
+    brief(&match &rest[..end] {
         "" => format!("{place}, at the end: {why}"),
         rest => format!("{place}, at `{rest}{more}`: {why}"),
-    }
+    })
 }
 
 struct Check<'a> {
@@ -118,13 +120,13 @@ impl<'a> Check<'a> {
                 EntryExpr::StructField(_) => Err("has a field without an object".to_owned()),
             }),
             Expr::Call(call) => {
-                let inner = call.target.as_deref().into_iter().chain(&call.args);
                 // A wrong name is more telling than what it was called with.
                 self.call(call)?;
-                inner.into_iter().try_for_each(|it| self.walk(it, depth))
+                call.target.iter().try_for_each(|it| self.walk(it, depth + 1))?;
+                call.args.iter().try_for_each(|it| self.walk(it, depth))
             }
             Expr::Comprehension(it) => {
-                self.walk(&it.iter_range, depth)?;
+                self.walk(&it.iter_range, depth + 1)?;
                 self.walk(&it.accu_init, depth)?;
                 self.bound.extend([it.iter_var.as_str(), it.accu_var.as_str()]);
                 let inner = [&it.loop_cond, &it.loop_step, &it.result];
@@ -184,9 +186,7 @@ impl<'a> Check<'a> {
             if let Err(err) = Regex::new(pattern) {
                 let why = err.to_string();
                 let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ");
-                return Err(
-                    self.wrong(name, &format!("`{pattern}` is no regular expression: {why}"))
-                );
+                return Err(self.wrong(name, &format!("no regular expression: {why}")));
             }
         }
         Ok(())
@@ -219,7 +219,7 @@ impl<'a> Check<'a> {
                 let column = place - before.rfind('\n').map_or(0, |it| it + 1) + 1;
                 at(self.text, line, column, why)
             }
-            None => why.to_owned(),
+            None => brief(why),
         }
     }
 }

@@ -20,7 +20,7 @@ use super::{
     time, values,
     work::{self, Work},
 };
-use crate::record::Record;
+use crate::{error::brief, record::Record};
 
 /// A longer expression is refused.
 pub(super) const MAX_BYTES: usize = 4_096;
@@ -100,7 +100,7 @@ impl Expression {
     fn reason(&self, err: &ExecutionError) -> String {
         match err {
             ExecutionError::NoSuchKey(key) if self.text.contains(key.as_str()) => {
-                format!("there is no member `{key}`; ask with has() first")
+                brief(&format!("there is no member `{key}`; ask with has() first"))
             }
             ExecutionError::NoSuchKey(_) => "there is no such member".to_owned(),
             ExecutionError::NoSuchOverload(call) => {
@@ -134,7 +134,7 @@ fn read(text: &str) -> Result<IdedExpr, String> {
         let why = first.msg.trim_start_matches("Syntax error: ").replace("<EOF>", "the end");
         match (usize::try_from(first.pos.0), usize::try_from(first.pos.1)) {
             (Ok(line), Ok(column)) if line > 0 => at(text, line, column, &why),
-            _ => why,
+            _ => brief(&why),
         }
     })?;
     check::check(text, &tree)?;
