@@ -123,13 +123,11 @@ impl<'a> Outbox<'a> {
     }
 
     fn queue_up(&mut self, records: impl Iterator<Item = Record>) {
-        let filters = self.delivery.filters();
         for record in records {
-            let key = filters.then(|| record.key.clone());
-            let place = self.queue.add(record);
-            if let Some(key) = key {
-                self.passed.note(&key, place);
+            if self.delivery.filters() {
+                self.passed.note(&record.key, self.queue.next());
             }
+            self.queue.add(record);
         }
     }
 

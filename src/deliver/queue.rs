@@ -95,12 +95,11 @@ impl Queue {
         }
     }
 
-    /// Adds a record behind all others; its place.
-    pub(super) fn add(&mut self, record: Record) -> u64 {
+    /// Adds a record behind all others.
+    pub(super) fn add(&mut self, record: Record) {
         let place = self.pass();
         self.bytes += record.body.len();
         self.insert(place, record);
-        place
     }
 
     /// The next place, where no record is.

@@ -23,7 +23,7 @@ const TYPES: [&str; 10] =
     ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"];
 /// Deeper ones are refused: their evaluation would need too much of the stack. A loop counts twice,
 /// and so does what a function is called on.
-const MAX_DEPTH: usize = 40;
+pub(super) const MAX_DEPTH: usize = 40;
 
 /// How a function can be called.
 #[derive(Clone, Copy, PartialEq, Eq)]

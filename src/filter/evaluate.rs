@@ -15,7 +15,7 @@ use cel::{
 
 use super::{
     Judged,
-    check::{self, at},
+    check::{self, MAX_DEPTH, at},
     prepare::{self, PATTERN, Pattern, WORK},
     time, values,
     work::{self, Work},
@@ -129,6 +129,9 @@ impl Expression {
 
 fn read(text: &str) -> Result<IdedExpr, String> {
     let tree = PrattParser::default().parse(text).map_err(|errors| {
+        if errors.errors.iter().any(|it| it.msg.contains("recursion limit")) {
+            return format!("is nested more than {MAX_DEPTH} deep");
+        }
         let first = errors.errors.iter().find(|it| it.pos.0 > 0).or(errors.errors.first());
         let Some(first) = first else { return "cannot be read".to_owned() };
         let why = first.msg.trim_start_matches("Syntax error: ").replace("<EOF>", "the end");
