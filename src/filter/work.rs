@@ -16,7 +16,7 @@ use cel::{
     },
 };
 
-/// Elements that may be looked at for one record: about a second.
+/// Elements that may be looked at for one record: a third of a second.
 pub(super) const MOST: u64 = 1_000_000;
 /// So many bytes of a text count for one element.
 const BYTES: usize = 256;

@@ -81,6 +81,7 @@ const HARMLESS: &[&str] = &[
     "_COUNT",
     "_DEAD_LETTER",
     "_EXCHANGE",
+    "_FILTER",
     "_FORMAT",
     "_GRACE",
     "_GZIP",
