@@ -14,6 +14,7 @@ use crate::{
     env::{Env, Noted},
     error::{BoxError, Chain, brief},
     failpoint::{self, Point},
+    filter::Filter,
     metrics::Metrics,
     record::Record,
     sink::Sink,
@@ -21,12 +22,16 @@ use crate::{
 
 mod dead_letter;
 mod outbox;
+mod passed;
 mod queue;
+mod sift;
 mod steps;
 
 use dead_letter::DeadLetter;
 pub use outbox::{Done, Outbox};
 pub use queue::Call;
+use sift::Sieve;
+pub use sift::Sifted;
 
 /// Between attempts.
 const LEAST_WAIT: Duration = Duration::from_millis(250);
@@ -41,6 +46,7 @@ const MAX_REJECTED_IN_A_ROW: u32 = 100;
 /// Publishes through a sink.
 pub struct Delivery {
     sink: Box<dyn Sink>,
+    sieve: Option<Sieve>,
     on_rejected: OnRejected,
     dead_letter: Option<DeadLetter>,
     grace: Duration,
@@ -89,7 +95,15 @@ impl Delivery {
     pub fn new(sink: Box<dyn Sink>, grace: Duration, metrics: Arc<Metrics>) -> Self {
         let rejected_in_a_row = AtomicU32::default();
         let on_rejected = OnRejected::default();
-        Self { sink, on_rejected, dead_letter: None, grace, metrics, rejected_in_a_row }
+        Self {
+            sink,
+            sieve: None,
+            on_rejected,
+            dead_letter: None,
+            grace,
+            metrics,
+            rejected_in_a_row,
+        }
     }
 
     /// Publishes through this sink, as the environment says.
@@ -106,11 +120,12 @@ impl Delivery {
             Err(noted) => Err(noted),
         };
         let dead_letter = DeadLetter::from_env(env);
+        let filter = Filter::from_env(env);
         let grace = env.duration("NOMAD_FIREHOSE_GRACE", Duration::from_secs(3));
         Ok(Self {
             dead_letter: dead_letter?,
             on_rejected: on_rejected?,
-            ..Self::new(sink?, grace?, metrics.clone())
+            ..Self::new(sink?, grace?, metrics.clone()).with_filter(filter?)
         })
     }
 

@@ -16,6 +16,7 @@ pub mod streams;
 pub mod watch;
 
 pub mod deliver;
+pub mod filter;
 pub mod sink;
 
 pub mod leader;

@@ -69,6 +69,10 @@ metrics! {
     bytes_delivered,
     /// Calls to the sink that did not deliver everything and were made again.
     delivery_retries,
+    /// Records that the filter has left out.
+    records_filtered,
+    /// Records of which the filter could not tell, and that were published.
+    filter_errors,
     /// Records that the sink can never take.
     records_rejected,
     /// Lists read to their end.

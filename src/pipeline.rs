@@ -111,6 +111,15 @@ async fn publish(
             batch = rx.recv(), if reading && outbox.has_room() => match batch {
                 Some(Batch { records, silent, then }) => {
                     failpoint::reach(Point::TakeBatch).await;
+                    let records = if delivery.filters() {
+                        tokio::select! {
+                            biased;
+                            () = stop.requested() => break Ended::Stopped,
+                            records = meanwhile(&mut outbox, delivery.sift(records)) => records,
+                        }
+                    } else {
+                        records.into()
+                    };
                     outbox.add(silent, records, then, &mut checkpoint.cursor);
                     checkpoint.note(0);
                 }

@@ -112,13 +112,13 @@ impl Meta {
         let Self { id, source, kind, subject, time, index, namespace } = self;
         let all = [
             ("specversion", Some("1.0".into())),
-            ("id", Some(id.into())),
+            ("id", Some(attribute(id))),
             ("source", Some(Cow::from(&**source))),
             ("type", Some((*kind).into())),
-            ("subject", Some(subject.into())),
+            ("subject", Some(attribute(subject))),
             ("time", time.as_deref().map(Cow::from)),
             ("nomadindex", Some(index.to_string().into())),
-            ("nomadnamespace", Some(Cow::from(&**namespace)).filter(|it| !it.is_empty())),
+            ("nomadnamespace", Some(attribute(namespace)).filter(|it| !it.is_empty())),
         ];
         all.into_iter().filter_map(|(name, value)| Some((name, value?)))
     }
@@ -170,6 +170,35 @@ impl Record {
         out.push(b'}');
         out
     }
+}
+
+/// The text as an attribute, which may have no control characters: where there are some, they are
+/// percent-encoded, and so is the percent sign.
+fn attribute(text: &str) -> Cow<'_, str> {
+    let banned = |it: char| {
+        it.is_control() || matches!(it, '\u{fdd0}'..='\u{fdef}') || u32::from(it) & 0xfffe == 0xfffe
+    };
+    if !text.contains(banned) {
+        return text.into();
+    }
+    let encode = |it: char| banned(it) || it == '%';
+    percent_encoded(text, encode).into()
+}
+
+/// The text, in which some characters are percent-encoded.
+#[must_use]
+pub fn percent_encoded(text: &str, which: impl Fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for it in text.chars() {
+        if which(it) {
+            for byte in it.encode_utf8(&mut [0; 4]).bytes() {
+                let _ = write!(out, "%{byte:02X}");
+            }
+        } else {
+            out.push(it);
+        }
+    }
+    out
 }
 
 /// The text, where a receiver has room for so many bytes only: its beginning and a hash of all of

@@ -1,7 +1,7 @@
 //! What is emitted: every answer that was recorded of a real Nomad goes through the code that
 //! publishes, and what comes out is the contract.
 
-mod emit;
+pub mod emit;
 mod ids;
 mod passthrough;
 mod schemas;

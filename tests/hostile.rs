@@ -14,7 +14,7 @@ use corpus::seeds;
 use targets::{ALL, Target};
 
 /// Pieces of what is read, from which more is put together than from any bytes.
-const WORDS: [&str; 24] = [
+const WORDS: [&str; 32] = [
     "{}",
     "[]",
     "{\"",
@@ -39,6 +39,14 @@ const WORDS: [&str; 24] = [
     "\"Flags\":3304740253564472344",
     "http://",
     "%",
+    "data.",
+    ".map(x,x+x)",
+    ".all(x,",
+    "((",
+    "))",
+    " && !",
+    "[0]",
+    "'\\\\",
 ];
 
 /// One step of damage.
@@ -151,4 +159,10 @@ fn properties_of_answers_of_consul_hold_for_any_bytes() {
 #[test]
 fn properties_of_what_nomad_shows_hold_for_any_bytes() {
     try_all("nomad", 3_000);
+}
+
+#[cfg(feature = "filter")]
+#[test]
+fn properties_of_filters_hold_for_any_expression_and_payload() {
+    try_all("filter", 6_000);
 }

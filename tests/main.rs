@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, unreachable_pub)]
 
+mod cloudevents;
 mod connecting;
 mod contract;
 mod delivering;
 mod documentation;
 mod environment;
 mod failover;
+#[cfg(feature = "filter")]
+mod filtering;
 #[allow(dead_code, reason = "the other test binary needs the rest")]
 #[path = "support/process.rs"]
 mod firehose;

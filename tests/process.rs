@@ -6,6 +6,8 @@ mod checkpoints;
 mod command_line;
 mod configuration;
 mod dry_run;
+#[cfg(feature = "filter")]
+mod filter;
 mod logs;
 mod nomad_leader;
 mod once;

@@ -13,6 +13,7 @@ use nomad_firehose::{
     api,
     cursor::{Loading, Saved, Start},
     deliver::Delivery,
+    filter::Filter,
     leader::{self, Leader},
     metrics::Metrics,
     record::{Limits, Record},
@@ -220,6 +221,8 @@ pub struct World {
     pub changes: Source,
     pub resync: Duration,
     pub namespace: &'static str,
+    /// The expression of what is published.
+    pub filter: Option<&'static str>,
 }
 
 /// A firehose that runs.
@@ -239,6 +242,7 @@ impl World {
             changes: Source::Poll,
             resync: Duration::from_secs(300),
             namespace: "*",
+            filter: None,
         }
     }
 
@@ -256,8 +260,9 @@ impl World {
         let metrics = Arc::new(Metrics::default());
         let nomad = api::Nomad::stand_in(self.nomad.router(), client());
         let sink = Box::new(self.sink.clone());
-        let config =
-            self.config(nomad, leader, Delivery::new(sink, GRACE, metrics.clone()), &metrics);
+        let filter = self.filter.map(|it| Filter::parse(it).unwrap());
+        let delivery = Delivery::new(sink, GRACE, metrics.clone()).with_filter(filter);
+        let config = self.config(nomad, leader, delivery, &metrics);
         let (trigger, stop) = shutdown::channel();
         let task =
             tokio::spawn(

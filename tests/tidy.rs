@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 8] = [
     &["pipeline"],
     &["watch", "deliver"],
     &["streams", "sink", "leader"],
-    &["api"],
+    &["api", "filter"],
     &["record", "dedupe", "metrics", "telemetry"],
     &["cursor", "env", "error", "finding", "backoff", "shutdown"],
     &["failpoint"],

@@ -12,12 +12,12 @@ use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Call, Delivery, Fatal, GREATEST_WAIT, LEAST_WAIT, LONGEST_ASKED_WAIT, SELDOM, queue::Queue,
-    steps::Steps, unavailable,
+    Call, Delivery, Fatal, GREATEST_WAIT, LEAST_WAIT, LONGEST_ASKED_WAIT, SELDOM, Sifted,
+    passed::PassedOver, queue::Queue, steps::Steps, unavailable,
 };
 use crate::{
     backoff::Trouble,
-    cursor::{Cursor, Mark, Move, Since},
+    cursor::{Cursor, Index, Mark, Move, Since},
     error::Chain,
     failpoint::{self, Point},
     record::Record,
@@ -32,6 +32,7 @@ pub struct Outbox<'a> {
     delivery: &'a Delivery,
     queue: Queue,
     steps: Steps,
+    passed: PassedOver,
     calls: FuturesUnordered<BoxFuture<'a, Done>>,
     most_calls: usize,
     /// Calls that have ended, and were not asked for yet.
@@ -73,6 +74,7 @@ impl<'a> Outbox<'a> {
             delivery,
             queue: Queue::new(limits),
             steps: Steps::default(),
+            passed: PassedOver::default(),
             calls: FuturesUnordered::new(),
             most_calls: limits.calls,
             ended: VecDeque::new(),
@@ -88,21 +90,65 @@ impl<'a> Outbox<'a> {
     pub fn add(
         &mut self,
         silent: Vec<Mark>,
-        records: Vec<Record>,
+        records: impl Into<Sifted>,
         then: Option<Move>,
         cursor: &mut Cursor,
     ) {
         self.steps.add(self.queue.next(), silent, None);
-        self.queue.add(records);
+        self.add_records(records.into(), cursor);
         self.steps.add(self.queue.next(), Vec::new(), then);
         self.steps.advance(self.queue.first(), cursor);
+    }
+
+    /// Adds records, and settles those that are not published: at once, or with the one before it.
+    fn add_records(&mut self, sifted: Sifted, cursor: &mut Cursor) {
+        let Sifted { records, passed } = sifted;
+        if !passed.is_empty() {
+            self.steps.advance(self.queue.first(), cursor);
+        }
+        let moves = cursor.moves();
+        let (mut added, mut below) = (0, None);
+        let mut records = records.into_iter();
+        for it in passed {
+            self.queue_up(records.by_ref().take(it.after - added));
+            added = it.after;
+            let place = self.queue.pass();
+            if self.passed.add(it.key, place, it.mark) {
+                self.steps.settled(place, it.mark, cursor);
+                below = Some(it.below);
+            }
+        }
+        self.queue_up(records);
+        self.reach(moves, below, cursor);
+    }
+
+    fn queue_up(&mut self, records: impl Iterator<Item = Record>) {
+        for record in records {
+            if self.delivery.filters() {
+                self.passed.note(&record.key, self.queue.next());
+            }
+            self.queue.add(record);
+        }
+    }
+
+    /// The floor follows, if the position has moved since: to the first that is not settled, or to
+    /// `last` where all are.
+    fn reach(&self, moves: u64, last: Option<Index>, cursor: &mut Cursor) {
+        // A start from now has no position before the first list is through.
+        if cursor.moves() != moves
+            && cursor.since() != Since::Now
+            && let Some(below) = self.queue.below().or(last)
+        {
+            cursor.reach(below);
+        }
     }
 
     /// Whether more can be added: it would make the next call fuller, and may be sent before what
     /// waits is settled.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.queue.wants_more() && !self.steps.is_barred() && !self.steps.is_full()
+        let full = self.steps.is_full() || self.passed.is_full();
+        self.queue.wants_more() && !self.steps.is_barred() && !full
     }
 
     /// Whether all that was added is settled.
@@ -267,18 +313,15 @@ impl<'a> Outbox<'a> {
                 self.steps.settled(place, record.mark, cursor);
                 suspected |= self.queue.settle(place, &record);
                 self.missed.remove(&record.key);
+                for (place, mark) in self.passed.settle(&record.key, place) {
+                    self.steps.settled(place, mark, cursor);
+                }
             } else {
                 unsettled.insert(record.key.clone());
                 self.queue.put_back(place, record);
             }
         }
-        // A start from now has no position before the first list is through.
-        if cursor.moves() != moves
-            && cursor.since() != Since::Now
-            && let Some(below) = self.queue.below()
-        {
-            cursor.reach(below);
-        }
+        self.reach(moves, None, cursor);
         self.steps.advance(self.queue.first(), cursor);
         failpoint::reach(Point::Settled).await;
         if delivered {

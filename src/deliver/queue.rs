@@ -95,14 +95,18 @@ impl Queue {
         }
     }
 
-    /// Adds records behind all others.
-    pub(super) fn add(&mut self, records: Vec<Record>) {
-        for record in records {
-            let place = self.next;
-            self.next += 1;
-            self.bytes += record.body.len();
-            self.insert(place, record);
-        }
+    /// Adds a record behind all others.
+    pub(super) fn add(&mut self, record: Record) {
+        let place = self.pass();
+        self.bytes += record.body.len();
+        self.insert(place, record);
+    }
+
+    /// The next place, where no record is.
+    pub(super) fn pass(&mut self) -> u64 {
+        let place = self.next;
+        self.next += 1;
+        place
     }
 
     /// Puts a record of a call back to its place.

@@ -5,7 +5,9 @@ use crate::record::tests::record;
 
 fn queue(keys: &[&str], size: usize, limits: Limits) -> Queue {
     let mut queue = Queue::new(limits);
-    queue.add(keys.iter().map(|it| record(it, size)).collect());
+    for key in keys {
+        queue.add(record(key, size));
+    }
     queue
 }
 
@@ -110,7 +112,9 @@ fn a_position_never_passes_a_record_that_is_not_settled() {
     let mut queue = Queue::new(limits(1, 100, false));
     let keys = ["a", "b", "c"].iter().enumerate();
     let records = keys.map(|(i, key)| Record { below: Index(i as u64), ..record(key, 1) });
-    queue.add(records.collect());
+    for record in records {
+        queue.add(record);
+    }
     let now = Instant::now();
     let (first, second) = (queue.next_call(now).unwrap(), queue.next_call(now).unwrap());
     settle(&mut queue, second);

@@ -33,12 +33,13 @@ struct Step {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Object {
+pub(super) enum Object {
     Key(u64),
     Task(Task),
 }
 
-fn object(mark: &Mark) -> Object {
+/// What a mark is of.
+pub(super) fn object(mark: &Mark) -> Object {
     match mark {
         Mark::Object { key, .. } => Object::Key(*key),
         Mark::Task(task, _) => Object::Task(*task),
@@ -113,7 +114,7 @@ impl Steps {
 }
 
 /// Whether both are states of an object at one index.
-fn is_of_one_index(one: &Mark, other: &Mark) -> bool {
+pub(super) fn is_of_one_index(one: &Mark, other: &Mark) -> bool {
     match (one, other) {
         (Mark::Object { index, .. }, Mark::Object { index: other, .. }) => index == other,
         _ => false,

@@ -9,6 +9,7 @@ use crate::{
     env::{Env, Noted},
     leader::{self, Leader},
     metrics::Metrics,
+    record::percent_encoded,
     sink,
     streams::Resource,
     watch::{Scope, Source},
@@ -72,7 +73,7 @@ impl Config {
         let (region, delivery) = (region?, delivery?);
         let scope = Scope {
             namespace: namespace?.into(),
-            source: format!("/nomad/{}", region.as_deref().unwrap_or("global")).into(),
+            source: source(region.as_deref().unwrap_or("global")).into(),
             changes: changes?,
             resync: resync?,
         };
@@ -88,6 +89,12 @@ impl Config {
             metrics,
         })
     }
+}
+
+/// What records name as their source: a URI reference, whatever the region is called.
+fn source(region: &str) -> String {
+    let plain = |it: char| it.is_ascii_alphanumeric() || "-._~".contains(it);
+    format!("/nomad/{}", percent_encoded(region, |it| !plain(it)))
 }
 
 /// Which namespaces to watch. Nomad sets NOMAD_NAMESPACE in every task, and following it there
@@ -124,5 +131,16 @@ fn listen(env: &Env) -> Result<(), Noted> {
     match env.optional::<String>(name)? {
         None => Ok(()),
         Some(_) => Err(env.note(name, "metrics and health are not in this build; leave it unset")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_a_uri_reference_whatever_the_region_is_called() {
+        assert_eq!(source("eu-west_1"), "/nomad/eu-west_1");
+        assert_eq!(source("a b/\u{fc}%"), "/nomad/a%20b%2F%C3%BC%25");
     }
 }

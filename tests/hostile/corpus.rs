@@ -34,11 +34,31 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "environment" => environments(),
         "consul" => answers_of_consul(),
         "nomad" => objects(),
+        "filter" => expressions(),
         other => panic!("no such target: {other}"),
     };
     found.retain(|it| it.len() <= MAX_SEED);
     assert!(!found.is_empty(), "{target} has no seeds");
     found
+}
+
+/// Expressions with a payload, and what is like one.
+fn expressions() -> Vec<Vec<u8>> {
+    const PAYLOAD: &str =
+        r#"{"ID":"web","L":[{"a":1},{"a":"x"}],"N":-9223372036854775808,"M":{"k":[]}}"#;
+    let expressions = [
+        "type == \"nomad.job.changed\" && data.L.exists(it, it.a == 1)",
+        "data.L.map(it, it.a).filter(it, it != 'x').size() == 1 || !has(data.M.k)",
+        "time > timestamp('2026-01-01T00:00:00.5+01:00') ? 'k' in data.M : data['N'] % 2 == -data.N",
+        "(1 + 2) * 3 - 4 / 5u == 1.5e3 && data.ID.matches('^w.*(?i)B$') && nomadindex in [7, 8]",
+        "r'\\' + \"\\u00fc\" + '\\x41' == b'\\377' || {1: {'a': [true, null]}}[1].a[0]",
+        "duration('1h') - duration('-5m') >= time - time && string(int('7') + 1) == \"\"\"8\"\"\"",
+        "[[[1]]].all(a, a.all(b, b.exists_one(c, c == dyn(1) && type(c) == int)))",
+        "data.L[0].a < data.L[1].a || bool('true') && double(1) == 1.0 && uint(1) == 1u",
+        "Foo{bar: 1} || data.?x.orValue(1) || .data || data.`x` // comment",
+    ];
+    let with_payload = |it: &str| [it.as_bytes(), b"\0", PAYLOAD.as_bytes()].concat();
+    expressions.map(with_payload).into()
 }
 
 const LISTS: [&str; 6] = [

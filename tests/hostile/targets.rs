@@ -7,6 +7,9 @@ mod consul;
 mod cursor;
 #[path = "targets/environment.rs"]
 mod environment;
+#[cfg(feature = "filter")]
+#[path = "targets/filter.rs"]
+mod filter;
 #[path = "targets/nomad.rs"]
 mod nomad;
 #[path = "targets/text.rs"]
@@ -15,19 +18,23 @@ mod text;
 pub use consul::consul;
 pub use cursor::cursor;
 pub use environment::environment;
+#[cfg(feature = "filter")]
+pub use filter::filter;
 pub use nomad::nomad;
 pub use text::{lines, splitter};
 
 /// A function of bytes that panics where something does not hold.
 pub type Target = fn(&[u8]);
 
-pub const ALL: [(&str, Target); 6] = [
+pub const ALL: &[(&str, Target)] = &[
     ("splitter", splitter),
     ("lines", lines),
     ("cursor", cursor),
     ("environment", environment),
     ("consul", consul),
     ("nomad", nomad),
+    #[cfg(feature = "filter")]
+    ("filter", filter),
 ];
 
 /// Tries the files that the command line names, such as those that a fuzzer has left behind.

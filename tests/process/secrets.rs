@@ -86,6 +86,7 @@ const HARMLESS: &[&str] = &[
     "_COUNT",
     "_DEAD_LETTER",
     "_EXCHANGE",
+    "_FILTER",
     "_FORMAT",
     "_GRACE",
     "_GZIP",

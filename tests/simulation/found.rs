@@ -17,7 +17,14 @@ use crate::support::NomadFault;
 
 fn history(steps: Vec<Step>) -> History {
     let limits = Limits { records: 1, ..Limits::default() };
-    History { copies: 1, changes: Source::Poll, limits, latency: Duration::ZERO, steps }
+    History {
+        copies: 1,
+        changes: Source::Poll,
+        limits,
+        latency: Duration::ZERO,
+        filters: false,
+        steps,
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -84,6 +84,8 @@ pub struct History {
     pub changes: Source,
     pub limits: Limits,
     pub latency: Duration,
+    /// Whether a filter leaves out some of the states; see [`super::subject::left_out`].
+    pub filters: bool,
     pub steps: Vec<Step>,
 }
 
@@ -94,14 +96,15 @@ pub fn histories() -> impl Strategy<Value = History> {
         prop_oneof![4 => Just((false, false)), 1 => Just((true, false)), 1 => Just((false, true))];
     let latency = prop_oneof![Just(0), Just(5), Just(300)].prop_map(Duration::from_millis);
     let steps = proptest::collection::vec(steps(), 1..40);
-    (1..4_u8, sources(), limits(), latency, steps, rest).prop_map(
-        |(copies, changes, limits, latency, mut steps, (sets_back, damages))| {
+    let filters = proptest::bool::weighted(if cfg!(feature = "filter") { 0.3 } else { 0.0 });
+    (1..4_u8, sources(), limits(), latency, steps, rest, filters).prop_map(
+        |(copies, changes, limits, latency, mut steps, (sets_back, damages), filters)| {
             steps.retain(|it| match it {
                 Step::SetBack => sets_back,
                 Step::Damage(_) => damages,
                 _ => true,
             });
-            History { copies, changes, limits, latency, steps }
+            History { copies, changes, limits, latency, filters, steps }
         },
     )
 }

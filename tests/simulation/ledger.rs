@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     copy::Facts,
-    subject::{State, Subject, object_of},
+    subject::{State, Subject, left_out, object_of},
 };
 use crate::support::checkpoint;
 
@@ -42,6 +42,8 @@ struct Arrival {
 pub struct Ledger {
     consul: Consul,
     lock: String,
+    /// Whether some states are left out.
+    filters: bool,
     /// All states of each object that Nomad knows of.
     told: BTreeMap<u8, Vec<State>>,
     last: i64,
@@ -67,10 +69,11 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    pub fn new(consul: Consul, lock: &str) -> Self {
+    pub fn new(consul: Consul, lock: &str, filters: bool) -> Self {
         Self {
             consul,
             lock: lock.to_owned(),
+            filters,
             told: BTreeMap::new(),
             last: 0,
             payloads: BTreeMap::new(),
@@ -192,6 +195,9 @@ impl Ledger {
             self.wrong(format!("{} arrives, which nobody made so: {body}", record.meta.id));
             return None;
         };
+        if self.leaves_out(number) {
+            self.wrong(format!("{} arrives, which the filter leaves out", record.meta.id));
+        }
         let (copy, term) = (facts.copy, facts.metrics.terms.get());
         if self.undone.is_none() {
             self.judge::<R>(facts, Arrival { number, object, copy, term, confirmed: false });
@@ -293,7 +299,8 @@ impl Ledger {
             let was_damaged = self.damaged;
             let of_value = |it: &State| was_damaged && it.again;
             for state in R::held(&states).iter().filter(|it| it.number <= covered) {
-                if !self.settled.contains(&state.number) && !of_value(state) {
+                let settled = self.settled.contains(&state.number) || self.leaves_out(state.number);
+                if !settled && !of_value(state) {
                     self.wrong(format!("{state:?} of object {object} is saved, and not settled"));
                 }
             }
@@ -317,6 +324,10 @@ impl Ledger {
         }
     }
 
+    fn leaves_out(&self, number: i64) -> bool {
+        self.filters && left_out(number)
+    }
+
     fn has_arrived(&self, number: i64) -> bool {
         self.refused.contains(&number) || self.arrivals.iter().any(|it| it.number == number)
     }
@@ -327,7 +338,8 @@ impl Ledger {
         let due = held.filter(|it| self.undone.is_none_or(|undone| it.number > undone));
         // A damaged checkpoint is replaced with a value, which tells one state at an index only.
         let due = due.filter(|it| !(self.damaged && it.again));
-        due.map(|it| it.number).filter(|it| !self.has_arrived(*it)).collect()
+        let due = due.map(|it| it.number).filter(|it| !self.leaves_out(*it));
+        due.filter(|it| !self.has_arrived(*it)).collect()
     }
 
     /// What must be true in the end, when all copies have stopped.
@@ -347,12 +359,16 @@ impl Ledger {
                 self.wrong(format!("of object {object} {last} is never saved: {saved:?}"));
             }
             let at_last = self.arrivals.iter().rfind(|it| it.object == object).map(|it| it.number);
+            let expected = states.last().map(|it| it.number);
             let expected =
-                states.last().map(|it| it.number).filter(|it| !self.refused.contains(it));
+                expected.filter(|it| !self.refused.contains(it) && !self.leaves_out(*it));
             if self.forced.is_none() && expected.is_some() && at_last != expected {
                 self.wrong(format!("of object {object} {at_last:?} came last, not {expected:?}"));
             }
-            let lost = |it: &State| it.number > self.history && !self.has_arrived(it.number);
+            let lost = |it: &State| {
+                let due = it.number > self.history && !self.leaves_out(it.number);
+                due && !self.has_arrived(it.number)
+            };
             let lost = states.iter().any(lost);
             with_gaps += u64::from(lost && R::KIND == Kind::TaskEvents);
         }

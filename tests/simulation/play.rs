@@ -12,7 +12,7 @@ use super::{
     history::{History, Kind, Part, Server, Step},
     ledger::Ledger,
     sink::Receiver,
-    subject::{State, Subject},
+    subject::{State, Subject, filter},
 };
 use crate::support::{StreamFault, Version, World, disturb, fail};
 
@@ -51,11 +51,12 @@ pub async fn play<R: Subject>(history: &History) -> Result<(), String> {
 impl<R: Subject> Simulation<R> {
     pub fn new(history: &History) -> Self {
         let world = World { changes: history.changes, ..World::new(Version::V2_0) };
-        let ledger = Ledger::new(world.consul.clone(), R::LOCK);
+        let ledger = Ledger::new(world.consul.clone(), R::LOCK, history.filters);
+        let filter = if history.filters { filter::<R>() } else { "" };
         Self {
             receiver: Arc::new(Receiver::new(ledger, history.limits, history.latency)),
             world,
-            env: Env::from([]),
+            env: Env::from([("NOMAD_FIREHOSE_FILTER", filter)]),
             plan: None,
             quiet: QUIET,
             lossy: false,

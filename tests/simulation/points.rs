@@ -43,7 +43,7 @@ fn tour(sets_back: bool) -> History {
         steps.extend([Step::SetBack, Step::Wait(12_000), change(&[0, 3]), Step::Wait(5_000)]);
     }
     let (limits, latency) = (Limits { records: 3, ..Limits::default() }, Duration::from_millis(5));
-    History { copies: 2, changes: Source::Poll, limits, latency, steps }
+    History { copies: 2, changes: Source::Poll, limits, latency, filters: false, steps }
 }
 
 /// Plays the tour; what is left of the plan in the end.

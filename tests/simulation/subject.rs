@@ -70,6 +70,19 @@ pub trait Subject: Resource {
     }
 }
 
+/// Whether the filter of a simulation leaves a state out.
+pub fn left_out(number: i64) -> bool {
+    number % 3 == 0
+}
+
+/// The same in the language of filters.
+pub fn filter<R: Resource>() -> &'static str {
+    match R::KIND {
+        Kind::Objects => "int(data.Status) % 3 != 0",
+        Kind::TaskEvents => "int(data.TaskEvent.Message) % 3 != 0",
+    }
+}
+
 fn name(object: u8) -> String {
     format!("o{object}")
 }

@@ -124,6 +124,7 @@ async fn answer(
     assert!(records.len() <= 500 && sizes.iter().sum::<usize>() <= 5 << 20, "too much for a call");
     let events: Vec<Value> =
         records.iter().map(|it| serde_json::from_slice(&data(it)).unwrap()).collect();
+    events.iter().for_each(crate::cloudevents::assert_event);
     let job = |it: &Value| it["data"]["JobID"].as_str().unwrap().to_owned();
     if events.iter().any(|it| job(it) == "bad") {
         return refusal("InvalidArgumentException");

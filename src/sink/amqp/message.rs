@@ -179,6 +179,39 @@ mod tests {
     }
 
     #[test]
+    fn headers_are_the_attributes_in_the_binary_mode_of_cloud_events() {
+        let schema = include_str!("../../../tests/fixtures/cloudevents.schema.json");
+        let schema = serde_json::from_str(schema).unwrap();
+        let mut record = Record { body: Bytes::from_static(b"{}"), ..record("k", 1) };
+        record.meta.time = Some("2026-11-23T15:23:06.339470430Z".to_owned());
+        for name in ["web", "gr\u{fc}n \"%\n\u{85}", &"\u{fc}".repeat(300)] {
+            record.meta.id = format!("jobs/{name}/7/00");
+            record.meta.subject = name.to_owned();
+            record.meta.namespace = name.into();
+            let properties = properties(&record, Format::Payload);
+            let content_type = properties.content_type().as_ref().unwrap().to_string();
+            let mut event = serde_json::json!({"data": {}, "datacontenttype": content_type});
+            for (name, value) in properties.headers().as_ref().unwrap().inner() {
+                let AMQPValue::LongString(value) = value else { panic!("{name}: {value:?}") };
+                let name = name.as_str().strip_prefix("cloudEvents:").unwrap();
+                event[name] = value.to_string().into();
+            }
+            let errors: Vec<String> = jsonschema::draft202012::new(&schema)
+                .unwrap()
+                .iter_errors(&event)
+                .map(|it| it.to_string())
+                .collect();
+            assert_eq!(errors, [""; 0], "{event}");
+            let envelope = record.encoded(Format::CloudEvents);
+            assert_eq!(event, serde_json::from_slice::<serde_json::Value>(&envelope).unwrap());
+        }
+        let structured = properties(&record, Format::CloudEvents);
+        let content_type = structured.content_type().as_ref().unwrap().to_string();
+        assert_eq!(content_type, "application/cloudevents+json");
+        assert!(structured.headers().is_none());
+    }
+
+    #[test]
     fn a_routing_key_without_braces_is_used_as_it_is() {
         assert_eq!(key("nomad.#.$").unwrap(), "nomad.#.$");
         assert!(RoutingKey::parse("nomad").unwrap().is_constant());

@@ -13,7 +13,7 @@ use ring::hmac;
 use crate::{
     api::credentials::Token,
     env::{Env, Noted},
-    record::{Format, Meta, Record},
+    record::{self, Format, Meta, Record},
 };
 
 /// How records become bodies.
@@ -150,16 +150,7 @@ fn attributes(meta: &Meta, headers: &mut HeaderMap) {
 
 /// As the HTTP binding of CloudEvents 1.0 wants it, section 3.1.3.2.
 fn percent_encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            ..=b' ' | b'"' | b'%' | 0x7f.. => {
-                let _ = write!(out, "%{byte:02X}");
-            }
-            _ => out.push(char::from(byte)),
-        }
-    }
-    out
+    record::percent_encoded(text, |it| !matches!(it, '!'..='~') || matches!(it, '"' | '%'))
 }
 
 /// `None` where it cannot be packed, which for memory does not happen.
