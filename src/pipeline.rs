@@ -69,6 +69,7 @@ async fn publish(
     stop: &Shutdown,
 ) -> Result<Ended, Fatal> {
     let mut outbox = Outbox::new(delivery);
+    checkpoint.show();
     let ended = loop {
         let due = checkpoint.due();
         let next = outbox.next_at();
@@ -94,8 +95,9 @@ async fn publish(
                 }
             }
             batch = rx.recv(), if outbox.has_room() => match batch {
-                Some(Batch { records, silent, then }) => {
+                Some(Batch { records, silent, then, read }) => {
                     failpoint::reach(Point::TakeBatch).await;
+                    outbox.read_at(read);
                     outbox.add(silent, records, then, &mut checkpoint.cursor);
                     checkpoint.note(0);
                 }
@@ -201,7 +203,14 @@ impl<'a> Checkpoint<'a> {
                 self.last = Some(now);
             }
             self.note_dropped();
+            self.show();
         }
+    }
+
+    /// What is to be seen of it from outside.
+    fn show(&self) {
+        self.metrics.cursor_index.set(self.cursor.floor().0);
+        self.metrics.unsaved_records.set(self.unsaved as u64);
     }
 
     /// Tails may have been dropped.
@@ -233,6 +242,8 @@ impl<'a> Checkpoint<'a> {
             Ok(()) => {
                 failpoint::reach(Point::Saved).await;
                 self.metrics.checkpoints_saved.one();
+                self.metrics.last_checkpoint.now();
+                self.metrics.unsaved_records.set(0);
                 if self.backoff.attempts() > 0 {
                     tracing::info!("the checkpoint is saved again");
                 }

@@ -1,15 +1,17 @@
 //! The process: flags, environment, signals, terms, exit code.
 
-use std::{future::Future, process::ExitCode, time::Duration};
+use std::{convert::Infallible, future::Future, process::ExitCode, time::Duration};
 
 use tokio::{runtime, time::sleep};
 
 use crate::{
+    admin,
     backoff::Trouble,
     cursor::{self, Cursor, Resumed},
     env::Env,
     error::{BoxError, Chain},
     leader::{LeaderError, Term},
+    metrics::{Metrics, Role},
     pipeline::{self, Ended},
     shutdown::{self, Shutdown},
     streams::{self, Resource, Work, with_stream},
@@ -20,6 +22,7 @@ use crate::{
 mod check;
 mod config;
 mod flags;
+mod health;
 mod panics;
 
 pub use config::Config;
@@ -31,6 +34,8 @@ const EX_USAGE: u8 = 64;
 const EX_CONFIG: u8 = 78;
 /// Threads beside the first, which reads and publishes: they keep the lock and the connections.
 const WORKERS: usize = 2;
+/// How often the main loop shows that it goes on.
+const BEAT: Duration = Duration::from_secs(1);
 /// On top of the grace period, for the last checkpoint and the lock.
 const LAST_STEPS: Duration = Duration::from_millis(500);
 
@@ -73,6 +78,9 @@ fn run_stream<R: Resource>(flags: Flags) -> ExitCode {
     }
     end_on_panic();
     let env = Env::process();
+    if flags.health {
+        return health::health(env);
+    }
     let logs = Logs::from_env(&env, flags.log_level, flags.log_format);
     let config = Config::from_env::<R>(&env);
     let unknown = env.unknown();
@@ -111,11 +119,16 @@ fn run_stream<R: Resource>(flags: Flags) -> ExitCode {
 /// Publishes until the first signal, and for the grace period after it; a second signal ends the
 /// process at once.
 async fn until_signalled<R: Resource>(config: Config) -> Result<(), BoxError> {
+    let _served = match &config.listen {
+        Some(listen) => Some(admin::serve(listen, &config.metrics).await?),
+        None => None,
+    };
     let (trigger, stop) = shutdown::channel();
     let limit = config.grace + LAST_STEPS;
     let signals = async {
         signal().await;
         tracing::info!("asked to stop");
+        config.metrics.health.enter(Role::Stopping);
         trigger.stop();
         tokio::select! {
             () = signal() => tracing::warn!("asked again: leaving at once"),
@@ -133,9 +146,18 @@ async fn until_signalled<R: Resource>(config: Config) -> Result<(), BoxError> {
     tokio::select! {
         ended = work => ended?,
         () = signals => (),
+        never = beat(&config.metrics) => match never {},
     }
     tracing::info!(counted = config.metrics.counted(), "stopped");
     Ok(())
+}
+
+/// Shows that the main thread goes on. What it does is in one future with this.
+async fn beat(metrics: &Metrics) -> Infallible {
+    loop {
+        metrics.health.beat();
+        sleep(BEAT).await;
+    }
 }
 
 /// One term after the other, until asked to stop.
@@ -149,8 +171,9 @@ pub async fn lead<R: Resource>(config: &Config, stop: &Shutdown) -> Result<(), B
         "started"
     );
     while let Some(term) = config.leader.elect(stop).await? {
-        config.metrics.terms.one();
+        config.metrics.term_began();
         let ended = serve_term::<R>(config, &*term, stop).await;
+        config.metrics.term_ended();
         term.resign().await;
         match ended? {
             Ended::Stopped => return Ok(()),

@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 8] = [
     &["pipeline"],
     &["watch", "deliver"],
     &["streams", "sink", "leader"],
-    &["api"],
+    &["api", "admin"],
     &["record", "dedupe", "metrics", "telemetry"],
     &["cursor", "env", "error", "backoff", "shutdown"],
     &["failpoint"],

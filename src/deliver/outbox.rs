@@ -12,8 +12,8 @@ use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Call, Delivery, Fatal, GREATEST_WAIT, LEAST_WAIT, LONGEST_ASKED_WAIT, SELDOM, queue::Queue,
-    steps::Steps, unavailable,
+    Call, Delivery, Fatal, GREATEST_WAIT, LEAST_WAIT, LONGEST_ASKED_WAIT, Now, SELDOM,
+    queue::Queue, steps::Steps,
 };
 use crate::{
     backoff::Trouble,
@@ -43,12 +43,15 @@ pub struct Outbox<'a> {
     fruitful: bool,
     /// Keys of records that the receiver was not available for, until they get through.
     missed: HashSet<Arc<str>>,
+    /// From which place on records were read when.
+    read: VecDeque<(u64, Instant)>,
 }
 
 /// A call that has ended.
 pub struct Done {
     call: Call,
     result: Result<(), DeliverError>,
+    took: Duration,
 }
 
 impl Done {
@@ -80,6 +83,7 @@ impl<'a> Outbox<'a> {
             paused: None,
             fruitful: true,
             missed: HashSet::new(),
+            read: VecDeque::new(),
         }
     }
 
@@ -96,6 +100,21 @@ impl<'a> Outbox<'a> {
         self.queue.add(records);
         self.steps.add(self.queue.next(), Vec::new(), then);
         self.steps.advance(self.queue.first(), cursor);
+    }
+
+    /// What is added from now on was read then.
+    pub fn read_at(&mut self, read: Option<Instant>) {
+        let first = self.queue.first();
+        while self.read.get(1).is_some_and(|(place, _)| *place <= first) {
+            self.read.pop_front();
+        }
+        self.read.extend(read.map(|it| (self.queue.next(), it)));
+    }
+
+    /// When the record at a place was read.
+    fn when_read(&self, place: u64) -> Option<Instant> {
+        let after = self.read.partition_point(|(first, _)| *first <= place);
+        self.read.get(after.checked_sub(1)?).map(|(_, read)| *read)
     }
 
     /// Whether more can be added: it would make the next call fuller, and may be sent before what
@@ -124,9 +143,11 @@ impl<'a> Outbox<'a> {
     /// Makes a call.
     pub fn start(&mut self, call: Call) {
         let sink = &self.delivery.sink;
+        self.delivery.metrics.health.sink.is_waited_for();
         self.calls.push(Box::pin(async move {
+            let since = Instant::now();
             let result = failpoint::around(Point::Deliver, sink.deliver(call.records())).await;
-            Done { call, result }
+            Done { call, result, took: since.elapsed() }
         }));
     }
 
@@ -183,20 +204,31 @@ impl<'a> Outbox<'a> {
     /// Notes in `cursor` what is durable after a call; what is to be sent again goes back.
     pub async fn settle(&mut self, done: Done, cursor: &mut Cursor) -> Result<(), Fatal> {
         failpoint::reach(Point::Settle).await;
-        let Done { call, result } = done;
+        let Done { call, result, took } = done;
+        self.delivery.called(call.records(), took);
         let count = call.records().len();
         let clear = |failures: &[Failure]| {
             !failures.is_empty() && failures.iter().all(|it| it.position < count)
         };
         let failures = match result {
             Ok(()) => Vec::new(),
-            Err(DeliverError::Fatal(err)) => return Err(Fatal::Sink(err)),
+            Err(DeliverError::Fatal(err)) => {
+                self.delivery.metrics.health.sink.fails(&Chain(&*err).to_string());
+                return Err(Fatal::Sink(err));
+            }
             Err(DeliverError::Unavailable { source, again }) => {
-                self.unavailable(call, &*source, again);
+                let metrics = &self.delivery.metrics;
+                match again {
+                    Again::Soon => metrics.retries_unavailable.one(),
+                    Again::Seldom => metrics.retries_unusable.one(),
+                    Again::After(_) => metrics.retries_throttled.one(),
+                }
+                self.give_back(call, &*source, again);
                 return Ok(());
             }
             Err(DeliverError::Failed(failures)) if !clear(&failures) => {
-                self.unavailable(call, &Unclear, Again::Soon);
+                self.delivery.metrics.retries_unclear.one();
+                self.give_back(call, &Unclear, Again::Soon);
                 return Ok(());
             }
             Err(DeliverError::Failed(failures)) => failures,
@@ -227,12 +259,14 @@ impl<'a> Outbox<'a> {
         let mut unsettled: HashSet<Arc<str>> = HashSet::new();
         let mut waiting: HashSet<Arc<str>> = HashSet::new();
         let mut reason = None;
+        let mut refused = false;
+        let now = Now::new();
         for ((place, record), failure) in call.into_places().zip(failed) {
             let settled = match failure.map(|it| (it.kind, it.source)) {
                 _ if unsettled.contains(&record.key) => false,
                 None => {
                     delivered = true;
-                    self.delivery.confirmed(&record);
+                    self.delivery.confirmed(&record, self.when_read(place), &now);
                     true
                 }
                 Some((FailureKind::Transient, source)) => {
@@ -244,9 +278,10 @@ impl<'a> Outbox<'a> {
                     suspects.push(place);
                     false
                 }
-                Some((FailureKind::Rejected | FailureKind::Suspect, source)) => {
+                Some(failed @ (FailureKind::Rejected | FailureKind::Suspect, _)) => {
+                    refused = true;
                     // What was confirmed is noted, whatever becomes of this one.
-                    let given_up = self.delivery.reject(&record, source, &mut self.trouble).await;
+                    let given_up = self.delivery.reject(&record, failed, &mut self.trouble).await;
                     let given_up = given_up.unwrap_or_else(|err| {
                         fatal.get_or_insert(err);
                         false
@@ -259,6 +294,7 @@ impl<'a> Outbox<'a> {
             };
             if settled {
                 self.steps.settled(place, record.mark, cursor);
+                self.delivery.metrics.settled(record.body.len());
                 suspected |= self.queue.settle(place, &record);
                 self.missed.remove(&record.key);
             } else {
@@ -275,6 +311,7 @@ impl<'a> Outbox<'a> {
         }
         self.steps.advance(self.queue.first(), cursor);
         failpoint::reach(Point::Settled).await;
+        self.note_answer(delivered, refused || !suspects.is_empty(), reason.as_deref());
         if delivered {
             self.fruitful = true;
             self.trouble.backoff.reset();
@@ -286,9 +323,11 @@ impl<'a> Outbox<'a> {
         }
         if !waiting.is_empty() {
             failpoint::reach(Point::Retry).await;
-            self.delivery.metrics.delivery_retries.one();
             if let Some(reason) = reason {
+                self.delivery.metrics.retries_transient.one();
                 transient(&mut self.trouble, &*reason);
+            } else {
+                self.delivery.metrics.retries_rejected.one();
             }
             let mut now = Instant::now();
             let news = waiting.iter().any(|key| !self.queue.has_failed(key));
@@ -305,6 +344,30 @@ impl<'a> Outbox<'a> {
         fatal.map_or(Ok(()), Err)
     }
 
+    /// What a call tells of the receiver that was not unavailable as a whole.
+    fn note_answer(
+        &self,
+        delivered: bool,
+        refused: bool,
+        reason: Option<&(dyn std::error::Error + Send + Sync + 'static)>,
+    ) {
+        let Delivery { metrics, .. } = self.delivery;
+        if delivered {
+            metrics.last_delivered.now();
+        }
+        match reason {
+            Some(reason) if !delivered && !refused => {
+                metrics.health.sink.fails(&Chain(reason).to_string());
+            }
+            // Where a record waits that is refused, it was said why.
+            _ if delivered => metrics.health.sink.works(),
+            _ => metrics.health.sink.heard(),
+        }
+        if self.calls.len() + self.ended.len() > 0 {
+            metrics.health.sink.is_waited_for();
+        }
+    }
+
     fn is_paused(&self, now: Instant) -> bool {
         self.paused.is_some_and(|it| it > now)
     }
@@ -314,9 +377,8 @@ impl<'a> Outbox<'a> {
     }
 
     /// The receiver took nothing: everything waits.
-    fn unavailable(&mut self, call: Call, err: &(dyn std::error::Error + 'static), again: Again) {
-        self.delivery.metrics.delivery_retries.one();
-        unavailable(&mut self.trouble, err);
+    fn give_back(&mut self, call: Call, err: &(dyn std::error::Error + 'static), again: Again) {
+        self.delivery.unavailable(&mut self.trouble, err);
         let now = Instant::now();
         let paused = self.is_paused(now);
         let backoff = &mut self.trouble.backoff;

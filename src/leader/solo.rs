@@ -15,6 +15,7 @@ use super::{Leader, LeaderError, Term};
 use crate::{
     cursor::{self, Cursor, Encoded, Loading, Saved},
     env::{Env, Noted},
+    metrics::Metrics,
     shutdown::Shutdown,
 };
 
@@ -27,6 +28,7 @@ pub(super) struct Solo {
     dir: Option<PathBuf>,
     stream: &'static str,
     memory: Arc<Mutex<Option<Cursor>>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Solo {
@@ -42,7 +44,7 @@ impl Solo {
     }
 
     pub(super) fn new(dir: Option<PathBuf>, stream: &'static str) -> Self {
-        Self { dir, stream, memory: Arc::default() }
+        Self { dir, stream, memory: Arc::default(), metrics: Arc::default() }
     }
 
     fn path(&self, dir: &Path, suffix: &str) -> PathBuf {
@@ -68,6 +70,7 @@ impl Leader for Solo {
                 Err(TryLockError::WouldBlock) => {
                     if !said {
                         tracing::info!(lock = %path.display(), "standing by: another process has the lock");
+                        self.metrics.stands_by();
                         said = true;
                     }
                 }
@@ -87,6 +90,11 @@ impl Leader for Solo {
             None => "no election; the checkpoint is in memory only".to_owned(),
             Some(dir) => format!("no election; the checkpoint is in `{}`", dir.display()),
         })
+    }
+
+    fn counts_in(&mut self, metrics: &Arc<Metrics>) {
+        metrics.health.leader.is_own();
+        self.metrics = metrics.clone();
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    admin::{self, Listen},
     api::{Nomad, connect},
     cursor::Start,
     deliver::Delivery,
@@ -32,6 +33,8 @@ pub struct Config {
     pub grace: Duration,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Where metrics and health are served, if anywhere.
+    pub listen: Option<Listen>,
 }
 
 impl Config {
@@ -47,7 +50,7 @@ impl Config {
         let changes = changes(env);
         let checkpoint = env.duration("NOMAD_FIREHOSE_CHECKPOINT", Duration::from_secs(10));
         let resync = env.duration("NOMAD_FIREHOSE_RESYNC", Duration::from_secs(300));
-        let listen = listen(env);
+        let listen = admin::from_env(env, R::NAME);
 
         let (region, delivery) = (region?, delivery?);
         let scope = Scope {
@@ -56,13 +59,15 @@ impl Config {
             changes: changes?,
             resync: resync?,
         };
-        listen?;
+        let mut leader = leader?;
+        leader.counts_in(&metrics);
         Ok(Self {
+            listen: listen?,
             nomad: Nomad::new(endpoint?, region),
             scope,
             grace: delivery.grace(),
             delivery,
-            leader: leader?,
+            leader,
             start: start?,
             checkpoint: checkpoint?,
             metrics,
@@ -96,13 +101,5 @@ fn changes(env: &Env) -> Result<Source, Noted> {
         "events" => Ok(Source::Events),
         "poll" => Ok(Source::Poll),
         other => Err(env.note(name, format!("`{other}` is not one of: auto, events, poll"))),
-    }
-}
-
-fn listen(env: &Env) -> Result<(), Noted> {
-    let name = "NOMAD_FIREHOSE_LISTEN";
-    match env.optional::<String>(name)? {
-        None => Ok(()),
-        Some(_) => Err(env.note(name, "metrics and health are not in this build; leave it unset")),
     }
 }

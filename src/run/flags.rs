@@ -25,6 +25,7 @@ pub(super) struct Flags {
     pub(super) log_format: Option<String>,
     pub(super) schema: bool,
     pub(super) check: bool,
+    pub(super) health: bool,
 }
 
 /// Publishes the changes of a Nomad cluster to a sink, once elected, from where it left off.
@@ -50,6 +51,10 @@ struct Arguments {
     /// check the configuration, connect to everything, say what works, and exit
     #[argh(switch)]
     check: bool,
+    /// ask the process that listens on NOMAD_FIREHOSE_LISTEN whether it is ready, print what it
+    /// says, and exit with 0 or 1
+    #[argh(switch)]
+    health: bool,
     /// print the version, and exit
     #[argh(switch, short = 'V')]
     version: bool,
@@ -99,8 +104,8 @@ fn parse_from(name: &str, streams: Option<&[&str]>, arguments: &[String]) -> Inv
             return usage(&format!("`{given}` is not one of the streams: {}", known.join(", ")));
         }
     };
-    let Arguments { log_level, log_format, schema, check, .. } = arguments;
-    Invocation::Run(Flags { stream, log_level, log_format, schema, check })
+    let Arguments { log_level, log_format, schema, check, health, .. } = arguments;
+    Invocation::Run(Flags { stream, log_level, log_format, schema, check, health })
 }
 
 /// `--key=value` is taken as `--key value`, as the Go tool takes both, and `-key` as `--key`.
