@@ -24,6 +24,7 @@ use crate::{
 mod dead_letter;
 mod outbox;
 mod queue;
+mod reads;
 mod steps;
 
 use dead_letter::DeadLetter;
@@ -201,10 +202,23 @@ impl Delivery {
         Ok(true)
     }
 
+    /// The receiver has answered, and what it took is settled.
+    fn works(&self, delivered: bool) {
+        self.metrics.health.sink.works();
+        if delivered {
+            self.metrics.last_delivered.now();
+        }
+    }
+
+    /// The receiver took nothing of a call.
+    fn fails(&self, err: &(dyn std::error::Error + 'static)) {
+        self.metrics.health.sink.fails(&Chain(err).to_string());
+    }
+
     /// The receiver takes nothing.
     fn unavailable(&self, trouble: &mut Trouble, err: &(dyn std::error::Error + 'static)) {
         let reason = Chain(err).to_string();
-        self.metrics.health.sink.fails(&reason);
+        self.fails(err);
         if trouble.is_news(reason) {
             tracing::error!(
                 error = %Chain(err),

@@ -249,7 +249,7 @@ impl Metrics {
         ] {
             gauge.set(0);
         }
-        self.health.sink.waits_for_nothing();
+        self.health.sink.waits_on(false);
         self.health.enter(Role::Standby);
     }
 

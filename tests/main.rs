@@ -11,6 +11,7 @@ mod failover;
 #[path = "support/process.rs"]
 mod firehose;
 mod following;
+mod health;
 mod hostile;
 mod leaders;
 mod migration;

@@ -3,8 +3,11 @@
 mod checkpoints;
 mod command_line;
 mod configuration;
+mod health;
+mod metrics;
 mod nomad_leader;
 mod output;
+mod scrape;
 mod secrets;
 mod signals;
 

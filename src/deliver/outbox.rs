@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Call, Delivery, Fatal, GREATEST_WAIT, LEAST_WAIT, LONGEST_ASKED_WAIT, Now, SELDOM,
-    queue::Queue, steps::Steps,
+    queue::Queue, reads::Reads, steps::Steps,
 };
 use crate::{
     backoff::Trouble,
@@ -43,8 +43,7 @@ pub struct Outbox<'a> {
     fruitful: bool,
     /// Keys of records that the receiver was not available for, until they get through.
     missed: HashSet<Arc<str>>,
-    /// From which place on records were read when.
-    read: VecDeque<(u64, Instant)>,
+    reads: Reads,
 }
 
 /// A call that has ended.
@@ -83,7 +82,7 @@ impl<'a> Outbox<'a> {
             paused: None,
             fruitful: true,
             missed: HashSet::new(),
-            read: VecDeque::new(),
+            reads: Reads::default(),
         }
     }
 
@@ -104,17 +103,7 @@ impl<'a> Outbox<'a> {
 
     /// What is added from now on was read then.
     pub fn read_at(&mut self, read: Option<Instant>) {
-        let first = self.queue.first();
-        while self.read.get(1).is_some_and(|(place, _)| *place <= first) {
-            self.read.pop_front();
-        }
-        self.read.extend(read.map(|it| (self.queue.next(), it)));
-    }
-
-    /// When the record at a place was read.
-    fn when_read(&self, place: u64) -> Option<Instant> {
-        let after = self.read.partition_point(|(first, _)| *first <= place);
-        self.read.get(after.checked_sub(1)?).map(|(_, read)| *read)
+        self.reads.note(self.queue.first(), self.queue.next(), read);
     }
 
     /// Whether more can be added: it would make the next call fuller, and may be sent before what
@@ -213,7 +202,7 @@ impl<'a> Outbox<'a> {
         let failures = match result {
             Ok(()) => Vec::new(),
             Err(DeliverError::Fatal(err)) => {
-                self.delivery.metrics.health.sink.fails(&Chain(&*err).to_string());
+                self.delivery.fails(&*err);
                 return Err(Fatal::Sink(err));
             }
             Err(DeliverError::Unavailable { source, again }) => {
@@ -259,14 +248,15 @@ impl<'a> Outbox<'a> {
         let mut unsettled: HashSet<Arc<str>> = HashSet::new();
         let mut waiting: HashSet<Arc<str>> = HashSet::new();
         let mut reason = None;
-        let mut refused = false;
+        let mut given_back = false;
+        let mut answered = false;
         let now = Now::new();
         for ((place, record), failure) in call.into_places().zip(failed) {
             let settled = match failure.map(|it| (it.kind, it.source)) {
                 _ if unsettled.contains(&record.key) => false,
                 None => {
                     delivered = true;
-                    self.delivery.confirmed(&record, self.when_read(place), &now);
+                    self.delivery.confirmed(&record, self.reads.of(place), &now);
                     true
                 }
                 Some((FailureKind::Transient, source)) => {
@@ -279,7 +269,6 @@ impl<'a> Outbox<'a> {
                     false
                 }
                 Some(failed @ (FailureKind::Rejected | FailureKind::Suspect, _)) => {
-                    refused = true;
                     // What was confirmed is noted, whatever becomes of this one.
                     let given_up = self.delivery.reject(&record, failed, &mut self.trouble).await;
                     let given_up = given_up.unwrap_or_else(|err| {
@@ -287,12 +276,14 @@ impl<'a> Outbox<'a> {
                         false
                     });
                     if !given_up {
+                        given_back = true;
                         waiting.insert(record.key.clone());
                     }
                     given_up
                 }
             };
             if settled {
+                answered = true;
                 self.steps.settled(place, record.mark, cursor);
                 self.delivery.metrics.settled(record.body.len());
                 suspected |= self.queue.settle(place, &record);
@@ -311,7 +302,14 @@ impl<'a> Outbox<'a> {
         }
         self.steps.advance(self.queue.first(), cursor);
         failpoint::reach(Point::Settled).await;
-        self.note_answer(delivered, refused || !suspects.is_empty(), reason.as_deref());
+        match &reason {
+            // Why a record was given back was said where it was.
+            _ if given_back => (),
+            Some(reason) if !answered => self.delivery.fails(&**reason),
+            _ if answered => self.delivery.works(delivered),
+            _ => (),
+        }
+        self.wait_on();
         if delivered {
             self.fruitful = true;
             self.trouble.backoff.reset();
@@ -344,28 +342,10 @@ impl<'a> Outbox<'a> {
         fatal.map_or(Ok(()), Err)
     }
 
-    /// What a call tells of the receiver that was not unavailable as a whole.
-    fn note_answer(
-        &self,
-        delivered: bool,
-        refused: bool,
-        reason: Option<&(dyn std::error::Error + Send + Sync + 'static)>,
-    ) {
-        let Delivery { metrics, .. } = self.delivery;
-        if delivered {
-            metrics.last_delivered.now();
-        }
-        match reason {
-            Some(reason) if !delivered && !refused => {
-                metrics.health.sink.fails(&Chain(reason).to_string());
-            }
-            // Where a record waits that is refused, it was said why.
-            _ if delivered => metrics.health.sink.works(),
-            _ => metrics.health.sink.heard(),
-        }
-        if self.calls.len() + self.ended.len() > 0 {
-            metrics.health.sink.is_waited_for();
-        }
+    /// Other calls may be under way, of which the sink has yet to say something.
+    fn wait_on(&self) {
+        let waits = self.calls.len() + self.ended.len() > 0;
+        self.delivery.metrics.health.sink.waits_on(waits);
     }
 
     fn is_paused(&self, now: Instant) -> bool {
@@ -379,6 +359,7 @@ impl<'a> Outbox<'a> {
     /// The receiver took nothing: everything waits.
     fn give_back(&mut self, call: Call, err: &(dyn std::error::Error + 'static), again: Again) {
         self.delivery.unavailable(&mut self.trouble, err);
+        self.wait_on();
         let now = Instant::now();
         let paused = self.is_paused(now);
         let backoff = &mut self.trouble.backoff;

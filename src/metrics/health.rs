@@ -220,9 +220,9 @@ impl Contact {
         self.state().waiting.get_or_insert_with(Instant::now);
     }
 
-    /// It is not waited for any more.
-    pub fn waits_for_nothing(&self) {
-        self.state().waiting = None;
+    /// It has answered, and is waited for anew or not.
+    pub fn waits_on(&self, more: bool) {
+        self.state().waiting = more.then(Instant::now);
     }
 
     /// It is in this process: there is nothing to be reached.

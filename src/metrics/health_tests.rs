@@ -99,7 +99,7 @@ async fn the_last_answer_of_the_sink_counts_and_a_call_without_one_fails_in_the_
     assert!(look(&health, false).0);
     pass(MOMENT).await;
     assert_eq!(look(&health, false), (false, vec!["sink"]));
-    health.sink.waits_for_nothing();
+    health.sink.waits_on(false);
     assert!(look(&health, false).0);
 }
 

@@ -12,7 +12,9 @@ async fn help_names_the_flags_the_variable_one_cannot_do_without_and_the_exit_co
     for program in [Program::stream("nodes"), Program::named()] {
         let help = program.arguments(&["--help"]).run().await;
         assert_eq!((help.code, help.log.as_str()), (Some(0), ""));
-        for word in ["--check", "--schema", "--version", "--log-level", "SINK_TYPE", "64", "78"] {
+        for word in
+            ["--check", "--health", "--schema", "--version", "--log-level", "SINK_TYPE", "64", "78"]
+        {
             assert!(help.out.contains(word), "{word} is not in:\n{}", help.out);
         }
     }
