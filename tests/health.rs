@@ -136,9 +136,11 @@ async fn a_sink_that_takes_some_of_a_call_or_refuses_a_record_is_reachable() {
     assert_eq!(missing(&running), []);
     world.published(2).await;
     world.nomad.upsert(Table::Nodes, node("c", "ready"));
+    world.published(3).await;
     let key = world.sink.records()[0].key.to_string();
-    world.sink.fault(Fault::Refuse(vec![key.clone()]));
-    world.nomad.upsert(Table::Nodes, node(if key.contains('b') { "b" } else { "a" }, "down"));
+    world.sink.fault(Fault::Refuse(vec![key]));
+    let name = world.sink.bodies()[0]["Name"].as_str().unwrap().to_owned();
+    world.nomad.upsert(Table::Nodes, node(&name, "down"));
     until("a refusal", || running.metrics.records_rejected.get() == 1).await;
     assert_eq!(missing(&running), []);
     running.stop().await;

@@ -9,7 +9,7 @@ use super::{
     World,
     firehose::{CONFIGURATION, FAILED, Program, change},
 };
-use crate::sinks::web::Web;
+use crate::sinks::web::{TOKEN, Web};
 
 const SNAPSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots");
 
@@ -39,7 +39,8 @@ async fn the_bodies_are_as_documented() {
     let (world, web) = (World::with(1).await, Web::start().await);
     let http = |program: Program| {
         let address = format!("http://127.0.0.1:{}/", web.port());
-        listening(program).set("SINK_TYPE", "http").set("SINK_HTTP_ADDRESS", address)
+        let program = listening(program).set("SINK_TYPE", "http").set("SINK_HTTP_TOKEN", TOKEN);
+        program.set("SINK_HTTP_ADDRESS", address)
     };
     let first = http(world.elected("nodes")).start();
     web.asked(1).await;
