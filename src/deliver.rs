@@ -6,8 +6,10 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
+
+use tokio::time::Instant;
 
 use crate::{
     backoff::Trouble,
@@ -17,13 +19,14 @@ use crate::{
     filter::Filter,
     metrics::Metrics,
     record::Record,
-    sink::Sink,
+    sink::{FailureKind, Sink},
 };
 
 mod dead_letter;
 mod outbox;
 mod passed;
 mod queue;
+mod reads;
 mod sift;
 mod steps;
 
@@ -142,17 +145,37 @@ impl Delivery {
     }
 
     /// A record is delivered.
-    fn confirmed(&self, record: &Record) {
+    fn confirmed(&self, record: &Record, read: Option<Instant>, now: &Now) {
+        let Metrics { records_delivered, bytes_delivered, source_to_sink, event_age, .. } =
+            &*self.metrics;
         self.rejected_in_a_row.store(0, Ordering::Relaxed);
-        self.metrics.records_delivered.one();
-        self.metrics.bytes_delivered.add(record.body.len());
+        records_delivered.one();
+        bytes_delivered.add(record.body.len());
+        if let Some(read) = read {
+            source_to_sink.observe(micros(now.instant.saturating_duration_since(read)));
+        }
+        let time = record.meta.time.as_deref().and_then(|it| humantime::parse_rfc3339(it).ok());
+        if let Some(time) = time {
+            event_age.observe(micros(now.wall.duration_since(time).unwrap_or_default()));
+        }
+    }
+
+    /// A call has ended; it is also known now how often the sink has connected.
+    fn called(&self, records: &[Record], took: Duration) {
+        let bytes: usize = records.iter().map(|it| it.body.len()).sum();
+        self.metrics.call_records.observe(records.len() as u64);
+        self.metrics.call_bytes.observe(bytes as u64);
+        self.metrics.call_duration.observe(micros(took));
+        if let Some(connections) = self.sink.connections() {
+            self.metrics.sink_reconnects.reach(connections.saturating_sub(1));
+        }
     }
 
     /// Gives a record up; false where it is to be sent again after all.
     async fn reject(
         &self,
         record: &Record,
-        source: BoxError,
+        (kind, source): (FailureKind, BoxError),
         trouble: &mut Trouble,
     ) -> Result<bool, Fatal> {
         failpoint::reach(Point::GiveUp).await;
@@ -161,7 +184,7 @@ impl Delivery {
             return Err(Fatal::Rejected { id, source });
         }
         if self.rejected_in_a_row.load(Ordering::Relaxed) >= MAX_REJECTED_IN_A_ROW {
-            unavailable(trouble, &TooManyRejected(source));
+            self.unavailable(trouble, &TooManyRejected(source));
             return Ok(false);
         }
         let reason = Chain(&*source).to_string();
@@ -169,6 +192,10 @@ impl Delivery {
             && let Err(err) = dead_letter.append(record, reason.clone()).await
         {
             // Going on would lose the record without a trace.
+            self.metrics
+                .health
+                .sink
+                .fails(&format!("publishing waits for a dead letter: {}", Chain(&err)));
             if trouble.is_news(Chain(&err).to_string()) {
                 tracing::error!(
                     error = %Chain(&err),
@@ -179,7 +206,10 @@ impl Delivery {
             return Ok(false);
         }
         self.rejected_in_a_row.fetch_add(1, Ordering::Relaxed);
-        self.metrics.records_rejected.one();
+        match kind {
+            FailureKind::Suspect => self.metrics.records_at_fault.one(),
+            FailureKind::Rejected | FailureKind::Transient => self.metrics.records_rejected.one(),
+        }
         tracing::error!(
             record = brief(&id),
             bytes = record.body.len(),
@@ -190,14 +220,46 @@ impl Delivery {
         );
         Ok(true)
     }
+
+    /// The receiver has answered, and what it took is settled.
+    fn works(&self, delivered: bool) {
+        self.metrics.health.sink.works();
+        if delivered {
+            self.metrics.last_delivered.now();
+        }
+    }
+
+    /// The receiver took nothing of a call.
+    fn fails(&self, err: &(dyn std::error::Error + 'static)) {
+        self.metrics.health.sink.fails(&Chain(err).to_string());
+    }
+
+    /// The receiver takes nothing.
+    fn unavailable(&self, trouble: &mut Trouble, err: &(dyn std::error::Error + 'static)) {
+        let reason = Chain(err).to_string();
+        self.fails(err);
+        if trouble.is_news(reason) {
+            tracing::error!(
+                error = %Chain(err),
+                "the receiver is not available; check its address, its permissions and its state. \
+                 Nothing is lost: publishing goes on once it answers"
+            );
+        }
+    }
 }
 
-fn unavailable(trouble: &mut Trouble, err: &(dyn std::error::Error + 'static)) {
-    if trouble.is_news(Chain(err).to_string()) {
-        tracing::error!(
-            error = %Chain(err),
-            "the receiver is not available; check its address, its permissions and its state. \
-             Nothing is lost: publishing goes on once it answers"
-        );
+/// One instant by both clocks.
+struct Now {
+    instant: Instant,
+    wall: SystemTime,
+}
+
+impl Now {
+    fn new() -> Self {
+        Self { instant: Instant::now(), wall: SystemTime::now() }
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

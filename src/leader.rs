@@ -1,7 +1,7 @@
 //! Who may publish, and from where. To add a backend: a file here, its `mod` line, and its arm in
 //! [`from_env`].
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -12,6 +12,7 @@ use crate::{
     env::{Env, Noted},
     error::{BoxError, Chain, brief},
     finding::Finding,
+    metrics::Metrics,
     shutdown::Shutdown,
 };
 
@@ -29,6 +30,9 @@ pub trait Leader: Send + Sync {
 
     /// Connects without changing anything, and tells what of all that it needs works.
     async fn check(&self) -> Vec<Finding>;
+
+    /// What it does from now on is counted there.
+    fn counts_in(&mut self, metrics: &Arc<Metrics>);
 }
 
 /// A time as the publisher, and the only way to a checkpoint: whoever is not the publisher has
@@ -146,8 +150,10 @@ fn skipped(server: &str, rows: &[(&'static str, &str)]) -> Vec<Finding> {
 }
 
 /// Says why nobody is elected, once for each reason.
-fn report(trouble: &mut Trouble, err: &LeaderError) {
+fn report(trouble: &mut Trouble, err: &LeaderError, metrics: &Metrics) {
     let reason = Chain(err).to_string();
+    metrics.elections_failed.one();
+    metrics.health.leader.fails(&reason);
     if trouble.is_news(reason.clone()) {
         tracing::error!(
             error = reason,

@@ -24,6 +24,7 @@ pub mod leader;
 pub mod pipeline;
 pub mod run;
 
+pub mod admin;
 pub mod backoff;
 pub mod cursor;
 pub mod dedupe;
@@ -38,3 +39,9 @@ pub mod telemetry;
 
 #[cfg(feature = "demo")]
 pub mod standin;
+
+/// The commit that this was built from, where whoever built it has said so.
+pub const COMMIT: &str = match option_env!("NOMAD_FIREHOSE_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};

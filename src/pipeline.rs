@@ -81,6 +81,7 @@ async fn publish(
 ) -> Result<Ended, Fatal> {
     let mut outbox = Outbox::new(delivery);
     let mut reading = true;
+    checkpoint.show();
     let ended = loop {
         if !reading && outbox.is_empty() {
             break Ended::Complete;
@@ -109,7 +110,7 @@ async fn publish(
                 }
             }
             batch = rx.recv(), if reading && outbox.has_room() => match batch {
-                Some(Batch { records, silent, then }) => {
+                Some(Batch { records, silent, then, read }) => {
                     failpoint::reach(Point::TakeBatch).await;
                     let records = if delivery.filters() {
                         tokio::select! {
@@ -120,6 +121,7 @@ async fn publish(
                     } else {
                         records.into()
                     };
+                    outbox.read_at(read);
                     outbox.add(silent, records, then, &mut checkpoint.cursor);
                     checkpoint.note(0);
                 }
@@ -229,7 +231,14 @@ impl<'a> Checkpoint<'a> {
                 self.last = Some(now);
             }
             self.note_dropped();
+            self.show();
         }
+    }
+
+    /// What is to be seen of it from outside.
+    fn show(&self) {
+        self.metrics.cursor_index.set(self.cursor.floor().0);
+        self.metrics.unsaved_records.set(self.unsaved as u64);
     }
 
     /// Tails may have been dropped.
@@ -261,6 +270,8 @@ impl<'a> Checkpoint<'a> {
             Ok(()) => {
                 failpoint::reach(Point::Saved).await;
                 self.metrics.checkpoints_saved.one();
+                self.metrics.last_checkpoint.now();
+                self.metrics.unsaved_records.set(0);
                 if self.backoff.attempts() > 0 {
                     tracing::info!("the checkpoint is saved again");
                 }

@@ -1,6 +1,6 @@
 //! The process: flags, environment, signals, terms, exit code.
 
-use std::{process::ExitCode, time::Duration};
+use std::{convert::Infallible, process::ExitCode, time::Duration};
 
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -8,11 +8,13 @@ use tokio::{runtime, time::sleep};
 use tracing::Level;
 
 use crate::{
+    admin,
     backoff::Trouble,
     cursor::{self, Cursor, Resumed},
     env::Env,
     error::{BoxError, Chain, brief},
     leader::{LeaderError, Term},
+    metrics::{Metrics, Role},
     pipeline::{self, Ended},
     shutdown::{self, Shutdown},
     streams::{self, Resource, Work, with_stream},
@@ -24,6 +26,7 @@ mod check;
 mod config;
 mod dry_run;
 mod flags;
+mod health;
 mod once;
 mod panics;
 
@@ -37,6 +40,8 @@ const EX_USAGE: u8 = 64;
 const EX_CONFIG: u8 = 78;
 /// Threads beside the first, which reads and publishes: they keep the lock and the connections.
 const WORKERS: usize = 2;
+/// How often the main loop shows that it goes on.
+const BEAT: Duration = Duration::from_secs(1);
 /// On top of the grace period, for the last checkpoint and the lock.
 const LAST_STEPS: Duration = Duration::from_millis(500);
 
@@ -79,6 +84,9 @@ fn run_stream<R: Resource>(flags: Flags) -> ExitCode {
     }
     end_on_panic();
     let mut env = Env::process();
+    if flags.health {
+        return health::health(env);
+    }
     if flags.check {
         env.only_look();
     }
@@ -133,12 +141,17 @@ fn run_stream<R: Resource>(flags: Flags) -> ExitCode {
 /// Publishes until the first signal, and for the grace period after it; a second signal ends the
 /// process at once. Says whether all is done that was to be.
 async fn until_signalled<R: Resource>(config: Config, once: bool) -> Result<bool, BoxError> {
+    let _served = match &config.listen {
+        Some(listen) => Some(admin::serve(listen, &config.metrics).await?),
+        None => None,
+    };
     let (trigger, stop) = shutdown::channel();
     let limit = config.grace + LAST_STEPS;
     let mut asked = Signals::new();
     let signals = async {
         asked.next().await;
         tracing::info!("asked to stop");
+        config.metrics.health.enter(Role::Stopping);
         trigger.stop();
         tokio::select! {
             () = asked.next() => tracing::warn!(
@@ -162,17 +175,27 @@ async fn until_signalled<R: Resource>(config: Config, once: bool) -> Result<bool
     let done = tokio::select! {
         ended = work => ended?,
         () = signals => !once,
+        never = beat(&config.metrics) => match never {},
     };
     tracing::info!(counted = config.metrics.counted(), "stopped");
     Ok(done)
+}
+
+/// Shows that the main thread goes on. What it does is in one future with this.
+async fn beat(metrics: &Metrics) -> Infallible {
+    loop {
+        metrics.health.beat();
+        sleep(BEAT).await;
+    }
 }
 
 /// One term after the other, until asked to stop.
 pub async fn lead<R: Resource>(config: &Config, stop: &Shutdown) -> Result<(), BoxError> {
     log_started::<R>(config);
     while let Some(term) = config.leader.elect(stop).await? {
-        config.metrics.terms.one();
+        config.metrics.term_began();
         let ended = serve_term::<R>(config, &*term, stop).await;
+        config.metrics.term_ended();
         term.resign().await;
         match ended? {
             Ended::Stopped | Ended::Complete => return Ok(()),

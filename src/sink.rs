@@ -32,6 +32,11 @@ pub trait Sink: Send + Sync {
         Limits::default()
     }
 
+    /// How many connections it has made to publish through, where it keeps one.
+    fn connections(&self) -> Option<u64> {
+        None
+    }
+
     /// Connects without publishing anything, to tell whether publishing could work.
     async fn check(&self) -> Result<(), DeliverError> {
         Ok(())

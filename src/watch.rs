@@ -70,6 +70,8 @@ pub struct Batch {
     pub silent: Vec<Mark>,
     /// Where the floor goes then.
     pub then: Option<Move>,
+    /// When the first of the records was read.
+    pub read: Option<Instant>,
 }
 
 /// What a watcher is to read.
@@ -190,6 +192,7 @@ impl<R: Resource> Watcher<R> {
                     sleep_until(next).await;
                 }
                 next = Instant::now();
+                self.metrics.polling.set(1);
                 if self.reading != Reading::Probing {
                     next += poll::LEAST_INTERVAL;
                 }

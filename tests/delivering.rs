@@ -87,7 +87,7 @@ async fn a_record_that_fails_is_tried_less_and_less_often_however_much_else_gets
     }
     until("the others", || world.sink.count() == 599).await;
     // At most every 15 s once it has failed some times.
-    let retries = running.metrics.delivery_retries.get();
+    let retries = running.metrics.retries_transient.get();
     assert!((600 / 30..60).contains(&retries), "{retries} retries");
     running.stop().await;
 }

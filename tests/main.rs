@@ -15,6 +15,7 @@ mod filtering;
 #[path = "support/process.rs"]
 mod firehose;
 mod following;
+mod health;
 mod hostile;
 mod leaders;
 mod migration;

@@ -8,10 +8,13 @@ mod configuration;
 mod dry_run;
 #[cfg(feature = "filter")]
 mod filter;
+mod health;
 mod logs;
+mod metrics;
 mod nomad_leader;
 mod once;
 mod output;
+mod scrape;
 mod secrets;
 mod signals;
 

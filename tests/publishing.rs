@@ -103,7 +103,7 @@ async fn a_call_that_is_refused_as_a_whole_is_halved_until_the_culprit_is_known(
     world.sink.fault(Fault::Suspect(vec![uuid("c")]));
     let running = world.start::<Nodes>();
     world.published(3).await;
-    until("the rejection", || running.metrics.records_rejected.get() == 1).await;
+    until("the rejection", || running.metrics.records_at_fault.get() == 1).await;
     assert_eq!(world.sink.calls(), [4, 2, 2, 1, 1]);
     assert_eq!(world.sink.subjects(), uuids(&["a", "b", "d"]));
     running.stop().await;

@@ -275,10 +275,11 @@ impl World {
     pub fn config(
         &self,
         nomad: api::Nomad,
-        leader: Box<dyn Leader>,
+        mut leader: Box<dyn Leader>,
         delivery: Delivery,
         metrics: &Arc<Metrics>,
     ) -> Config {
+        leader.counts_in(metrics);
         Config {
             nomad,
             scope: Scope {
@@ -293,6 +294,7 @@ impl World {
             checkpoint: Duration::from_secs(10),
             grace: GRACE,
             metrics: metrics.clone(),
+            listen: None,
         }
     }
 

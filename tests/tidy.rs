@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 8] = [
     &["pipeline"],
     &["watch", "deliver"],
     &["streams", "sink", "leader"],
-    &["api", "filter"],
+    &["api", "admin", "filter"],
     &["record", "dedupe", "metrics", "telemetry"],
     &["cursor", "env", "error", "finding", "backoff", "shutdown"],
     &["failpoint"],
@@ -44,6 +44,11 @@ const BUILDS: &str = "src/api/connect.rs";
 
 /// Beside the leaders, and none itself.
 const SHARED_BY_LEADERS: &str = "src/leader/lease.rs";
+
+/// What the root of the crate has that is no module.
+const AT_ROOT: &str = "COMMIT";
+/// Read by the compiler, and by no process.
+const AT_BUILD: &str = "NOMAD_FIREHOSE_COMMIT";
 
 /// What variables begin with.
 const PREFIXES: [&str; 4] = ["NOMAD_", "CONSUL_", "SINK_", "LOG_"];
@@ -143,7 +148,7 @@ fn wrong_imports(sources: &[Source]) -> Vec<String> {
         for module in named_modules(&file.tokens, modules.len()) {
             let fine = match (own, module.as_str()) {
                 (own, module) if own == module => true,
-                ("lib", _) => true,
+                ("lib", _) | (_, AT_ROOT) => true,
                 (own, module) => match (layer(own), layer(module)) {
                     (Some(own), Some(module)) => own < module,
                     _ => false,
@@ -185,7 +190,7 @@ fn variables(sources: &[Source]) -> Vec<String> {
     let name = |it: &char| it.is_ascii_uppercase() || it.is_ascii_digit() || *it == '_';
     let is_variable = |text: &&str| {
         let known = PREFIXES.iter().any(|prefix| text.starts_with(prefix));
-        known && text.chars().all(|it| name(&it)) && !text.ends_with('_')
+        known && text.chars().all(|it| name(&it)) && !text.ends_with('_') && *text != AT_BUILD
     };
     let mut found: Vec<String> =
         sources.iter().flat_map(|it| it.texts()).filter(is_variable).map(str::to_owned).collect();

@@ -12,17 +12,18 @@ use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Call, Delivery, Fatal, GREATEST_WAIT, LEAST_WAIT, LONGEST_ASKED_WAIT, SELDOM, Sifted,
-    passed::PassedOver, queue::Queue, steps::Steps, unavailable,
+    Call, Delivery, Fatal, GREATEST_WAIT, LEAST_WAIT, LONGEST_ASKED_WAIT, Now, SELDOM,
+    passed::PassedOver, queue::Queue, reads::Reads, steps::Steps,
 };
 use crate::{
     backoff::Trouble,
-    cursor::{Cursor, Index, Mark, Move, Since},
+    cursor::Cursor,
     error::Chain,
     failpoint::{self, Point},
-    record::Record,
     sink::{Again, DeliverError, Failure, FailureKind},
 };
+
+mod adding;
 
 /// Records in calls under way: beyond this, no further call is made.
 const MOST_CALLING: usize = 10_000;
@@ -44,12 +45,14 @@ pub struct Outbox<'a> {
     fruitful: bool,
     /// Keys of records that the receiver was not available for, until they get through.
     missed: HashSet<Arc<str>>,
+    reads: Reads,
 }
 
 /// A call that has ended.
 pub struct Done {
     call: Call,
     result: Result<(), DeliverError>,
+    took: Duration,
 }
 
 impl Done {
@@ -82,64 +85,7 @@ impl<'a> Outbox<'a> {
             paused: None,
             fruitful: true,
             missed: HashSet::new(),
-        }
-    }
-
-    /// Adds what comes after all that was added before: positions that move silently, records, and
-    /// where the floor goes then. What can be noted at once is noted in `cursor`.
-    pub fn add(
-        &mut self,
-        silent: Vec<Mark>,
-        records: impl Into<Sifted>,
-        then: Option<Move>,
-        cursor: &mut Cursor,
-    ) {
-        self.steps.add(self.queue.next(), silent, None);
-        self.add_records(records.into(), cursor);
-        self.steps.add(self.queue.next(), Vec::new(), then);
-        self.steps.advance(self.queue.first(), cursor);
-    }
-
-    /// Adds records, and settles those that are not published: at once, or with the one before it.
-    fn add_records(&mut self, sifted: Sifted, cursor: &mut Cursor) {
-        let Sifted { records, passed } = sifted;
-        if !passed.is_empty() {
-            self.steps.advance(self.queue.first(), cursor);
-        }
-        let moves = cursor.moves();
-        let (mut added, mut below) = (0, None);
-        let mut records = records.into_iter();
-        for it in passed {
-            self.queue_up(records.by_ref().take(it.after - added));
-            added = it.after;
-            let place = self.queue.pass();
-            if self.passed.add(it.key, place, it.mark) {
-                self.steps.settled(place, it.mark, cursor);
-                below = Some(it.below);
-            }
-        }
-        self.queue_up(records);
-        self.reach(moves, below, cursor);
-    }
-
-    fn queue_up(&mut self, records: impl Iterator<Item = Record>) {
-        for record in records {
-            if self.delivery.filters() {
-                self.passed.note(&record.key, self.queue.next());
-            }
-            self.queue.add(record);
-        }
-    }
-
-    /// The floor follows, if the position has moved since: to the first that is not settled, or to
-    /// `last` where all are.
-    fn reach(&self, moves: u64, last: Option<Index>, cursor: &mut Cursor) {
-        // A start from now has no position before the first list is through.
-        if cursor.moves() != moves
-            && cursor.since() != Since::Now
-            && let Some(below) = self.queue.below().or(last)
-        {
-            cursor.reach(below);
+            reads: Reads::default(),
         }
     }
 
@@ -176,9 +122,11 @@ impl<'a> Outbox<'a> {
     /// Makes a call.
     pub fn start(&mut self, call: Call) {
         let sink = &self.delivery.sink;
+        self.delivery.metrics.health.sink.is_waited_for();
         self.calls.push(Box::pin(async move {
+            let since = Instant::now();
             let result = failpoint::around(Point::Deliver, sink.deliver(call.records())).await;
-            Done { call, result }
+            Done { call, result, took: since.elapsed() }
         }));
     }
 
@@ -235,20 +183,31 @@ impl<'a> Outbox<'a> {
     /// Notes in `cursor` what is durable after a call; what is to be sent again goes back.
     pub async fn settle(&mut self, done: Done, cursor: &mut Cursor) -> Result<(), Fatal> {
         failpoint::reach(Point::Settle).await;
-        let Done { call, result } = done;
+        let Done { call, result, took } = done;
+        self.delivery.called(call.records(), took);
         let count = call.records().len();
         let clear = |failures: &[Failure]| {
             !failures.is_empty() && failures.iter().all(|it| it.position < count)
         };
         let failures = match result {
             Ok(()) => Vec::new(),
-            Err(DeliverError::Fatal(err)) => return Err(Fatal::Sink(err)),
+            Err(DeliverError::Fatal(err)) => {
+                self.delivery.fails(&*err);
+                return Err(Fatal::Sink(err));
+            }
             Err(DeliverError::Unavailable { source, again }) => {
-                self.unavailable(call, &*source, again);
+                let metrics = &self.delivery.metrics;
+                match again {
+                    Again::Soon => metrics.retries_unavailable.one(),
+                    Again::Seldom => metrics.retries_unusable.one(),
+                    Again::After(_) => metrics.retries_throttled.one(),
+                }
+                self.give_back(call, &*source, again);
                 return Ok(());
             }
             Err(DeliverError::Failed(failures)) if !clear(&failures) => {
-                self.unavailable(call, &Unclear, Again::Soon);
+                self.delivery.metrics.retries_unclear.one();
+                self.give_back(call, &Unclear, Again::Soon);
                 return Ok(());
             }
             Err(DeliverError::Failed(failures)) => failures,
@@ -279,12 +238,15 @@ impl<'a> Outbox<'a> {
         let mut unsettled: HashSet<Arc<str>> = HashSet::new();
         let mut waiting: HashSet<Arc<str>> = HashSet::new();
         let mut reason = None;
+        let mut given_back = false;
+        let mut answered = false;
+        let now = Now::new();
         for ((place, record), failure) in call.into_places().zip(failed) {
             let settled = match failure.map(|it| (it.kind, it.source)) {
                 _ if unsettled.contains(&record.key) => false,
                 None => {
                     delivered = true;
-                    self.delivery.confirmed(&record);
+                    self.delivery.confirmed(&record, self.reads.of(place), &now);
                     true
                 }
                 Some((FailureKind::Transient, source)) => {
@@ -296,21 +258,24 @@ impl<'a> Outbox<'a> {
                     suspects.push(place);
                     false
                 }
-                Some((FailureKind::Rejected | FailureKind::Suspect, source)) => {
+                Some(failed @ (FailureKind::Rejected | FailureKind::Suspect, _)) => {
                     // What was confirmed is noted, whatever becomes of this one.
-                    let given_up = self.delivery.reject(&record, source, &mut self.trouble).await;
+                    let given_up = self.delivery.reject(&record, failed, &mut self.trouble).await;
                     let given_up = given_up.unwrap_or_else(|err| {
                         fatal.get_or_insert(err);
                         false
                     });
                     if !given_up {
+                        given_back = true;
                         waiting.insert(record.key.clone());
                     }
                     given_up
                 }
             };
             if settled {
+                answered = true;
                 self.steps.settled(place, record.mark, cursor);
+                self.delivery.metrics.settled(record.body.len());
                 suspected |= self.queue.settle(place, &record);
                 self.missed.remove(&record.key);
                 for (place, mark) in self.passed.settle(&record.key, place) {
@@ -324,6 +289,14 @@ impl<'a> Outbox<'a> {
         self.reach(moves, None, cursor);
         self.steps.advance(self.queue.first(), cursor);
         failpoint::reach(Point::Settled).await;
+        match &reason {
+            // Why a record was given back was said where it was.
+            _ if given_back => (),
+            Some(reason) if !answered => self.delivery.fails(&**reason),
+            _ if answered => self.delivery.works(delivered),
+            _ => (),
+        }
+        self.wait_on();
         if delivered {
             self.fruitful = true;
             self.trouble.backoff.reset();
@@ -335,9 +308,11 @@ impl<'a> Outbox<'a> {
         }
         if !waiting.is_empty() {
             failpoint::reach(Point::Retry).await;
-            self.delivery.metrics.delivery_retries.one();
             if let Some(reason) = reason {
+                self.delivery.metrics.retries_transient.one();
                 transient(&mut self.trouble, &*reason);
+            } else {
+                self.delivery.metrics.retries_rejected.one();
             }
             let mut now = Instant::now();
             let news = waiting.iter().any(|key| !self.queue.has_failed(key));
@@ -354,6 +329,12 @@ impl<'a> Outbox<'a> {
         fatal.map_or(Ok(()), Err)
     }
 
+    /// Other calls may be under way, of which the sink has yet to say something.
+    fn wait_on(&self) {
+        let waits = self.calls.len() + self.ended.len() > 0;
+        self.delivery.metrics.health.sink.waits_on(waits);
+    }
+
     fn is_paused(&self, now: Instant) -> bool {
         self.paused.is_some_and(|it| it > now)
     }
@@ -363,9 +344,9 @@ impl<'a> Outbox<'a> {
     }
 
     /// The receiver took nothing: everything waits.
-    fn unavailable(&mut self, call: Call, err: &(dyn std::error::Error + 'static), again: Again) {
-        self.delivery.metrics.delivery_retries.one();
-        unavailable(&mut self.trouble, err);
+    fn give_back(&mut self, call: Call, err: &(dyn std::error::Error + 'static), again: Again) {
+        self.delivery.unavailable(&mut self.trouble, err);
+        self.wait_on();
         let now = Instant::now();
         let paused = self.is_paused(now);
         let backoff = &mut self.trouble.backoff;

@@ -99,6 +99,7 @@ impl Delivery {
             if kept {
                 sifted.records.push(record);
             } else {
+                self.metrics.settled(record.body.len());
                 let Record { key, mark, below, .. } = record;
                 sifted.passed.push(Passed { after: sifted.records.len(), key, mark, below });
             }

@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -20,6 +20,7 @@ use crate::{
     error::{Chain, brief},
     failpoint::{self, Point},
     finding::Finding,
+    metrics::Metrics,
     shutdown::Shutdown,
 };
 
@@ -50,6 +51,7 @@ pub(super) struct Consul {
     session_name: String,
     ttl: Duration,
     lock_delay: Duration,
+    metrics: Arc<Metrics>,
 }
 
 /// The keys of one stream.
@@ -92,7 +94,8 @@ impl Consul {
         let key = |suffix: &str| format!("{prefix}/{stream}.{suffix}");
         let (lock, value, cursor) = (key("lock"), key("value"), key("cursor"));
         let keys = Keys { prefix: prefix.to_owned(), lock, value, cursor };
-        Self { consul, keys, session_name: format!("nomad-firehose-{stream}"), ttl, lock_delay }
+        let (session_name, metrics) = (format!("nomad-firehose-{stream}"), Arc::default());
+        Self { consul, keys, session_name, ttl, lock_delay, metrics }
     }
 
     /// One attempt, which ends elected, stopped, or with an error.
@@ -101,9 +104,9 @@ impl Consul {
         let lease = tokio::select! {
             biased;
             () = stop.requested() => return Ok(None),
-            lease = Lease::open(&self.consul, &self.session_name, self.ttl, self.lock_delay) => {
-                lease.map_err(|err| LeaderError::unavailable(doing, err))?
-            }
+            lease = Lease::open(
+                &self.consul, &self.session_name, self.ttl, self.lock_delay, &self.metrics,
+            ) => lease.map_err(|err| LeaderError::unavailable(doing, err))?,
         };
         let won = tokio::select! {
             biased;
@@ -133,6 +136,7 @@ impl Consul {
         loop {
             let read = self.consul.read(&self.keys.lock, past);
             let key = failpoint::around(Point::ReadLock, read).await.map_err(failed)?;
+            self.metrics.health.leader.heard();
             match key.lock() {
                 Lock::Foreign { flags } => {
                     return Err(LeaderError::unavailable(
@@ -148,6 +152,7 @@ impl Consul {
                             holder = brief(&holder),
                             "standing by"
                         );
+                        self.metrics.stands_by();
                         said = true;
                     }
                     // An index that went back is one of another or a restored server.
@@ -179,6 +184,7 @@ impl Leader for Consul {
                 Ok(Some(lease)) => {
                     failpoint::reach(Point::Elected).await;
                     trouble.over();
+                    self.metrics.health.leader.works();
                     let monitor = lease.watch_lock(&self.consul, &self.keys.lock);
                     let leader = self.clone();
                     return Ok(Some(Box::new(ConsulTerm {
@@ -188,7 +194,7 @@ impl Leader for Consul {
                         indexes: Mutex::default(),
                     })));
                 }
-                Err(err) => super::report(&mut trouble, &err),
+                Err(err) => super::report(&mut trouble, &err, &self.metrics),
             }
             tokio::select! {
                 biased;
@@ -201,6 +207,10 @@ impl Leader for Consul {
 
     async fn check(&self) -> Vec<Finding> {
         self.findings().await
+    }
+
+    fn counts_in(&mut self, metrics: &Arc<Metrics>) {
+        self.metrics = metrics.clone();
     }
 }
 

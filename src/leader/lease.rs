@@ -6,6 +6,7 @@
 
 use std::{
     future::Future,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -15,7 +16,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::{api, backoff::Trouble, error::Chain, failpoint};
+use crate::{api, backoff::Trouble, error::Chain, failpoint, metrics::Metrics};
 
 /// A claim is renewed so many times within its TTL.
 const RENEWALS_PER_TTL: u32 = 3;
@@ -98,9 +99,14 @@ impl State {
 
 impl Lease {
     /// Keeps alive a claim that was made or renewed by what was `sent` then.
-    pub(super) fn start(claim: impl Renew, sent: Sent, ttl: Duration) -> Self {
+    pub(super) fn start(
+        claim: impl Renew,
+        sent: Sent,
+        ttl: Duration,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
         let (state, _) = watch::channel(State::renewed(sent, ttl));
-        let renewal = Task::start(renew(claim, sent.0, ttl, state.clone()));
+        let renewal = Task::start(renew(claim, sent.0, ttl, state.clone(), metrics.clone()));
         Self { state, _renewal: renewal }
     }
 
@@ -152,7 +158,13 @@ fn end(state: &watch::Sender<State>, why: &str) {
     });
 }
 
-async fn renew(claim: impl Renew, sent: Instant, ttl: Duration, state: watch::Sender<State>) {
+async fn renew(
+    claim: impl Renew,
+    sent: Instant,
+    ttl: Duration,
+    state: watch::Sender<State>,
+    metrics: Arc<Metrics>,
+) {
     let mut trouble = Trouble::new(RETRY, MAX_RETRY);
     let interval = ttl / RENEWALS_PER_TTL;
     let mut next = sent + interval;
@@ -174,6 +186,7 @@ async fn renew(claim: impl Renew, sent: Instant, ttl: Duration, state: watch::Se
                     return end(&state, "it could not be renewed in time");
                 }
                 next = sent.0 + interval;
+                metrics.health.leader.works();
                 if let Some((after, attempts)) = trouble.over() {
                     tracing::info!(?after, attempts, "the lock is renewed again");
                 }
@@ -184,6 +197,7 @@ async fn renew(claim: impl Renew, sent: Instant, ttl: Duration, state: watch::Se
                     return end(&state, "it could not be renewed in time");
                 }
                 let reason = Chain(&err).to_string();
+                metrics.health.leader.fails(&reason);
                 if trouble.is_news(reason.clone()) {
                     tracing::warn!(
                         error = reason,

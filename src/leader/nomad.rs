@@ -4,10 +4,7 @@
 //! is decided by the variable of the checkpoint alone, which carries the number of the term and is
 //! only ever written where it is as it was last seen.
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -22,14 +19,17 @@ use crate::{
     env::{Env, Noted},
     error::{Chain, brief},
     finding::Finding,
+    metrics::Metrics,
     shutdown::Shutdown,
 };
 
 mod check;
 mod checkpoint;
+mod names;
 mod paths;
 mod term;
 
+use names::{unique, version};
 use paths::Paths;
 use term::NomadTerm;
 
@@ -61,6 +61,7 @@ pub(super) struct Nomad {
     paths: Paths,
     ttl: Duration,
     lock_delay: Duration,
+    metrics: Arc<Metrics>,
 }
 
 /// The name under which the lock is competed for. It is our own, so that an acquire whose answer
@@ -123,7 +124,8 @@ impl Nomad {
         );
         let nomad = api::Nomad::new(endpoint?, region?);
         let variables = nomad.variables(&namespace?);
-        Ok(Self { variables, paths: paths?, ttl: ttl?, lock_delay: lock_delay? })
+        let metrics = Arc::default();
+        Ok(Self { variables, paths: paths?, ttl: ttl?, lock_delay: lock_delay?, metrics })
     }
 
     /// For the stream whose variables are called so; fails where Nomad takes no such path.
@@ -134,7 +136,8 @@ impl Nomad {
         ttl: Duration,
         lock_delay: Duration,
     ) -> Result<Self, String> {
-        Ok(Self { variables, paths: Paths::new(prefix, stream)?, ttl, lock_delay })
+        let (paths, metrics) = (Paths::new(prefix, stream)?, Arc::default());
+        Ok(Self { variables, paths, ttl, lock_delay, metrics })
     }
 
     /// One attempt, which ends elected, stopped, or with an error.
@@ -182,6 +185,7 @@ impl Nomad {
         let mut said = false;
         loop {
             let found = self.variables.read(lock, past).await.map_err(failed)?;
+            self.metrics.health.leader.heard();
             let earliest = Instant::now() + LEAST_BETWEEN;
             if claim.sent.is_some() && !claim.is_fresh(self.ttl) {
                 *claim = Claim::new();
@@ -211,6 +215,7 @@ impl Nomad {
                 let items = found.variable.as_ref().map(|it| &it.items);
                 let holder = items.and_then(|it| it.get(HOLDER)).map_or("", |it| it);
                 tracing::info!(lock, holder = brief(holder), "standing by");
+                self.metrics.stands_by();
                 said = true;
             }
             // An index that went back is one of another or a restored server.
@@ -229,7 +234,7 @@ impl Nomad {
         let held = Held { variables, path, id };
         let sent = lease::now();
         let renewed = held.renew(RENEWAL_LIMIT).await?;
-        Ok(renewed.then(|| Lease::start(held, sent, self.ttl)))
+        Ok(renewed.then(|| Lease::start(held, sent, self.ttl, &self.metrics)))
     }
 
     /// Releases what the claim may have, where that can be relied on, and makes a new one of it. A
@@ -293,9 +298,10 @@ impl Leader for Nomad {
                 Ok(None) => return Ok(None),
                 Ok(Some(term)) => {
                     trouble.over();
+                    self.metrics.health.leader.works();
                     return Ok(Some(Box::new(term)));
                 }
-                Err(err) => super::report(&mut trouble, &err),
+                Err(err) => super::report(&mut trouble, &err, &self.metrics),
             }
             tokio::select! {
                 biased;
@@ -311,6 +317,10 @@ impl Leader for Nomad {
 
     async fn check(&self) -> Vec<Finding> {
         self.findings().await
+    }
+
+    fn counts_in(&mut self, metrics: &Arc<Metrics>) {
+        self.metrics = metrics.clone();
     }
 }
 
@@ -331,6 +341,7 @@ fn watch(leader: &Nomad, won: &Won, id: &str) -> Task {
     let (variables, path, id) =
         (leader.variables.clone(), leader.paths.lock.clone(), id.to_owned());
     let (end, known, limit) = (won.lease.end(), won.index, leader.ttl / 10);
+    let metrics = leader.metrics.clone();
     Task::start(async move {
         let mut past = Some((known, MONITOR_WAIT));
         loop {
@@ -348,7 +359,7 @@ fn watch(leader: &Nomad, won: &Won, id: &str) -> Task {
                 Err(err) => Err(err),
             };
             match renewed {
-                Ok(true) => (),
+                Ok(true) => metrics.health.leader.heard(),
                 Ok(false) => return end.now("the lock was released, or another process has it"),
                 // Whether the lock is held is what the renewals of the lease are for.
                 Err(err) => {
@@ -359,35 +370,4 @@ fn watch(leader: &Nomad, won: &Won, id: &str) -> Task {
             tokio::time::sleep(LEAST_BETWEEN).await;
         }
     })
-}
-
-/// A name that nobody else has.
-fn unique() -> String {
-    let number = || RandomState::new().hash_one(std::process::id());
-    let (high, low) = (number(), number());
-    let (a, b, c) = (high >> 32, high >> 16 & 0xffff, high & 0xffff);
-    format!("{a:08x}-{b:04x}-{c:04x}-{:04x}-{:012x}", low >> 48, low & 0xffff_ffff_ffff)
-}
-
-/// Major and minor version.
-fn version(text: &str) -> Option<(u32, u32)> {
-    let mut numbers = text.trim_start_matches('v').split('.');
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_version_is_read_as_far_as_it_matters() {
-        let read = ["1.6.10", "1.7.0-beta.1", "1.10.3+ent", "v2.0.5", "dev"].map(version);
-        assert_eq!(read, [Some((1, 6)), Some((1, 7)), Some((1, 10)), Some((2, 0)), None]);
-    }
-
-    #[test]
-    fn names_are_unique_and_look_like_nomads_own() {
-        let (one, other) = (unique(), unique());
-        assert!(one != other && one.len() == 36, "{one} {other}");
-    }
 }

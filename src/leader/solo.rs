@@ -16,6 +16,7 @@ use crate::{
     cursor::{self, Cursor, Encoded, Loading, Saved},
     env::{Env, Noted},
     finding::Finding,
+    metrics::Metrics,
     shutdown::Shutdown,
 };
 
@@ -30,6 +31,7 @@ pub(super) struct Solo {
     dir: Option<PathBuf>,
     stream: &'static str,
     memory: Arc<Mutex<Option<Cursor>>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Solo {
@@ -46,7 +48,7 @@ impl Solo {
     }
 
     pub(super) fn new(dir: Option<PathBuf>, stream: &'static str) -> Self {
-        Self { dir, stream, memory: Arc::default() }
+        Self { dir, stream, memory: Arc::default(), metrics: Arc::default() }
     }
 
     fn path(&self, dir: &Path, suffix: &str) -> PathBuf {
@@ -72,6 +74,7 @@ impl Leader for Solo {
                 Err(TryLockError::WouldBlock) => {
                     if !said {
                         tracing::info!(lock = %path.display(), "standing by: another process has the lock");
+                        self.metrics.stands_by();
                         said = true;
                     }
                 }
@@ -88,6 +91,11 @@ impl Leader for Solo {
 
     async fn check(&self) -> Vec<Finding> {
         self.findings().await
+    }
+
+    fn counts_in(&mut self, metrics: &Arc<Metrics>) {
+        metrics.health.leader.is_own();
+        self.metrics = metrics.clone();
     }
 }
 

@@ -3,10 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    admin::{self, Listen},
     api::{Nomad, connect},
     cursor::Start,
     deliver::Delivery,
     env::{Env, Noted},
+    filter::Filter,
     leader::{self, Leader},
     metrics::Metrics,
     record::percent_encoded,
@@ -33,6 +35,8 @@ pub struct Config {
     pub grace: Duration,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Where metrics and health are served, if anywhere.
+    pub listen: Option<Listen>,
 }
 
 impl Config {
@@ -41,7 +45,7 @@ impl Config {
         let metrics = Arc::new(Metrics::default());
         let delivery = Delivery::from_env(env, sink::from_env(env), &metrics);
         let leader = leader::from_env(env, R::LOCK);
-        Self::read(env, metrics, delivery, leader)
+        Self::read::<R>(env, metrics, delivery, leader)
     }
 
     /// The same for a dry run: to standard output, and with nobody to be elected by. The settings of
@@ -49,13 +53,16 @@ impl Config {
     pub fn dry_run<R: Resource>(env: &Env) -> Result<Self, Noted> {
         let metrics = Arc::new(Metrics::default());
         let grace = env.duration("NOMAD_FIREHOSE_GRACE", Duration::from_secs(3));
-        let sink = sink::stdout_in_place(env);
-        let delivery = sink.and_then(|it| Ok(Delivery::new(it, grace?, metrics.clone())));
+        let (sink, filter) = (sink::stdout_in_place(env), Filter::from_env(env));
+        let delivery = sink.and_then(|sink| {
+            let delivery = Delivery::new(sink, grace?, metrics.clone());
+            Ok(delivery.with_filter(filter?))
+        });
         // In memory, which is gone with the process.
-        Self::read(env, metrics, delivery, Ok(leader::solo(None, R::LOCK)))
+        Self::read::<R>(env, metrics, delivery, Ok(leader::solo(None, R::LOCK)))
     }
 
-    fn read(
+    fn read<R: Resource>(
         env: &Env,
         metrics: Arc<Metrics>,
         delivery: Result<Delivery, Noted>,
@@ -68,7 +75,7 @@ impl Config {
         let changes = changes(env);
         let checkpoint = env.duration("NOMAD_FIREHOSE_CHECKPOINT", Duration::from_secs(10));
         let resync = env.duration("NOMAD_FIREHOSE_RESYNC", Duration::from_secs(300));
-        let listen = listen(env);
+        let listen = admin::from_env(env, R::NAME);
 
         let (region, delivery) = (region?, delivery?);
         let scope = Scope {
@@ -77,13 +84,15 @@ impl Config {
             changes: changes?,
             resync: resync?,
         };
-        listen?;
+        let mut leader = leader?;
+        leader.counts_in(&metrics);
         Ok(Self {
+            listen: listen?,
             nomad: Nomad::new(endpoint?, region),
             scope,
             grace: delivery.grace(),
             delivery,
-            leader: leader?,
+            leader,
             start: start?,
             checkpoint: checkpoint?,
             metrics,
@@ -123,14 +132,6 @@ fn changes(env: &Env) -> Result<Source, Noted> {
         "events" => Ok(Source::Events),
         "poll" => Ok(Source::Poll),
         other => Err(env.note(name, format!("`{other}` is not one of: auto, events, poll"))),
-    }
-}
-
-fn listen(env: &Env) -> Result<(), Noted> {
-    let name = "NOMAD_FIREHOSE_LISTEN";
-    match env.optional::<String>(name)? {
-        None => Ok(()),
-        Some(_) => Err(env.note(name, "metrics and health are not in this build; leave it unset")),
     }
 }
 

@@ -27,6 +27,7 @@ pub(super) struct Flags {
     pub(super) check: bool,
     pub(super) once: bool,
     pub(super) dry_run: bool,
+    pub(super) health: bool,
 }
 
 /// Publishes the changes of a Nomad cluster to a sink, once elected, from where it left off.
@@ -60,6 +61,10 @@ struct Arguments {
     /// checkpoint, write nothing anywhere
     #[argh(switch)]
     dry_run: bool,
+    /// ask the process that listens on NOMAD_FIREHOSE_LISTEN whether it is ready, print what it
+    /// says, and exit with 0 or 1
+    #[argh(switch)]
+    health: bool,
     /// print the version, and exit
     #[argh(switch, short = 'V')]
     version: bool,
@@ -109,12 +114,16 @@ fn parse_from(name: &str, streams: Option<&[&str]>, arguments: &[String]) -> Inv
             return usage(&format!("`{given}` is not one of the streams: {}", known.join(", ")));
         }
     };
-    let Arguments { log_level, log_format, schema, check, once, dry_run, .. } = arguments;
+    let Arguments { log_level, log_format, schema, check, once, dry_run, health, .. } = arguments;
     let beside = [(check, "--check"), (once, "--once"), (dry_run, "--dry-run")];
-    if schema && let Some((_, other)) = beside.into_iter().find(|(given, _)| *given) {
+    let other = beside.into_iter().find(|(given, _)| *given);
+    if schema && let Some((_, other)) = other {
         return usage(&format!("--schema connects to nothing, so {other} makes no sense with it"));
     }
-    Invocation::Run(Flags { stream, log_level, log_format, schema, check, once, dry_run })
+    if health && let Some((_, other)) = other {
+        return usage(&format!("--health asks another process, so {other} makes no sense with it"));
+    }
+    Invocation::Run(Flags { stream, log_level, log_format, schema, check, once, dry_run, health })
 }
 
 /// `--key=value` is taken as `--key value`, as the Go tool takes both, and `-key` as `--key`.

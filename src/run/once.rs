@@ -29,7 +29,7 @@ pub enum Once {
 pub async fn once<R: Resource>(config: &Config, stop: &Shutdown) -> Result<Once, BoxError> {
     log_started::<R>(config);
     while let Some(term) = config.leader.elect(stop).await? {
-        config.metrics.terms.one();
+        config.metrics.term_began();
         let mut unread = 0;
         let ended = match begin::<R>(config, &*term, stop).await {
             Err(early) => Ok(early),
@@ -44,6 +44,7 @@ pub async fn once<R: Resource>(config: &Config, stop: &Shutdown) -> Result<Once,
                 ended
             }
         };
+        config.metrics.term_ended();
         term.resign().await;
         match ended? {
             Ended::Stopped => break,

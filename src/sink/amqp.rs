@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex as Quick, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -27,10 +27,12 @@ use crate::{
 };
 
 mod address;
+mod error;
 mod link;
 mod message;
 
 use address::Broker;
+use error::{Nacked, NoRoute, PublishError};
 use link::{Link, LinkError, Turn, telling};
 use message::{KeyTooLong, RoutingKey};
 
@@ -68,6 +70,8 @@ pub(super) struct Amqp {
     workers: usize,
     format: Format,
     link: Mutex<Option<Arc<Link>>>,
+    /// How many connections there have been to publish through.
+    connected: AtomicU64,
 }
 
 /// What becomes of a message that no queue is bound for.
@@ -94,30 +98,6 @@ struct Call<'a> {
     returned: Quick<HashMap<String, String>>,
     /// Messages that were handed over, and those that were settled.
     steps: AtomicUsize,
-}
-
-/// A message that came back.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "exchange `{exchange}` has no queue for the routing key `{key}` ({why}); bind one, or set \
-     SINK_AMQP_UNROUTABLE"
-)]
-struct NoRoute {
-    exchange: String,
-    key: String,
-    why: String,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("RabbitMQ could not take the message: a queue is full, or has failed to write it")]
-struct Nacked;
-
-#[derive(Debug, thiserror::Error)]
-#[error("publish to exchange `{exchange}`")]
-struct PublishError {
-    exchange: String,
-    #[source]
-    source: LinkError,
 }
 
 impl Connect for Amqp {
@@ -151,6 +131,7 @@ impl Connect for Amqp {
             workers: workers?,
             format,
             link: Mutex::new(None),
+            connected: AtomicU64::new(0),
         })
     }
 }
@@ -172,6 +153,10 @@ impl Sink for Amqp {
         // A broker can refuse a message and take the next one.
         let calls = self.workers.max(LEAST_CALLS);
         Limits { calls, records: MAX_RECORDS, bytes: MAX_BYTES, beside: 0, one_per_key: true }
+    }
+
+    fn connections(&self) -> Option<u64> {
+        Some(self.connected.load(Ordering::Relaxed))
     }
 
     async fn check(&self) -> Result<(), DeliverError> {
@@ -203,7 +188,11 @@ impl Amqp {
         let mut place = self.link.lock().await;
         let link = match place.take().filter(|it| it.is_usable()) {
             Some(link) => link,
-            None => Arc::new(self.connect().await?),
+            None => {
+                let link = Arc::new(self.connect().await?);
+                self.connected.fetch_add(1, Ordering::Relaxed);
+                link
+            }
         };
         let turn = link.turn();
         *place = Some(link);

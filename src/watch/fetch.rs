@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesOrdered};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
 use super::{
     BATCH_BYTES, Batch, GREATEST_WAIT, LEAST_WAIT, Reading, Watcher,
@@ -84,12 +87,17 @@ impl Out {
     }
 
     /// Hands over what there is.
-    pub(super) async fn flush(&mut self, batches: &mpsc::Sender<Batch>) -> Result<(), PassError> {
-        self.bytes = 0;
+    pub(super) async fn flush(
+        &mut self,
+        batches: &mpsc::Sender<Batch>,
+        metrics: &Metrics,
+    ) -> Result<(), PassError> {
+        let bytes = std::mem::take(&mut self.bytes);
         let batch = std::mem::take(&mut self.batch);
         if batch.records.is_empty() && batch.silent.is_empty() && batch.then.is_none() {
             return Ok(());
         }
+        metrics.queued(batch.records.len(), bytes);
         send(batches, batch).await
     }
 }
@@ -147,10 +155,10 @@ impl<R: Resource> Watcher<R> {
                 next = timeout(FLUSH, reads.next()) => match next {
                     Ok(Some((it, fetched))) => self.emit(it, fetched, &mut out, batches).await?,
                     Ok(None) => (),
-                    Err(_) => out.flush(batches).await?,
+                    Err(_) => out.flush(batches, &self.metrics).await?,
                 },
                 heard = heard(&mut self.follow.stream) => {
-                    out.flush(batches).await?;
+                    out.flush(batches, &self.metrics).await?;
                     self.take(heard, batches).await?;
                 }
             }
@@ -167,7 +175,7 @@ impl<R: Resource> Watcher<R> {
             self.seen.go(then);
         }
         out.batch.then = then;
-        out.flush(batches).await?;
+        out.flush(batches, &self.metrics).await?;
         Ok(out.skipped)
     }
 
@@ -212,7 +220,7 @@ impl<R: Resource> Watcher<R> {
                     self.note(it.mark);
                     // It stands for a record before it, which must not be in the same batch.
                     if !out.batch.records.is_empty() {
-                        out.flush(batches).await?;
+                        out.flush(batches, &self.metrics).await?;
                     }
                     out.batch.silent.push(it.mark);
                 }
@@ -220,6 +228,7 @@ impl<R: Resource> Watcher<R> {
                     self.note(it.mark);
                     record.below = it.index.before().min(out.reach);
                     out.bytes += record.body.len();
+                    out.batch.read.get_or_insert_with(Instant::now);
                     out.batch.records.push(record);
                 }
             },
@@ -234,7 +243,7 @@ impl<R: Resource> Watcher<R> {
             }
         }
         if out.bytes >= BATCH_BYTES {
-            out.flush(batches).await?;
+            out.flush(batches, &self.metrics).await?;
         }
         Ok(())
     }
@@ -318,6 +327,7 @@ async fn fetch<R: Resource>(
         let body = R::payload(nomad, &change, fresh);
         let why = match failpoint::around(Point::ReadObject, body).await {
             Ok(Some(body)) => {
+                metrics.health.nomad.heard();
                 // It may come from a server that lags behind the one that showed the change.
                 let index = Envelope::read(&body).map(|it| Index(it.modify_index));
                 match index {
@@ -343,6 +353,10 @@ async fn fetch<R: Resource>(
                     reason
                 } else {
                     // Nomad is away: that can last, and says nothing about the object.
+                    if asked != Asked::ByEvent {
+                        // The end of the list says when it is over.
+                        metrics.health.nomad.fails(&reason);
+                    }
                     if trouble.is_news(reason.clone()) {
                         tracing::warn!(
                             stream = R::NAME,

@@ -118,6 +118,10 @@ impl<R: Resource> Watcher<R> {
             }
             return;
         }
+        if self.scope.changes == Source::Events {
+            // Elsewhere lists are read meanwhile, and tell whether Nomad is there.
+            self.metrics.health.nomad.fails(&error);
+        }
         let trouble = &mut self.follow.trouble;
         if trouble.is_news(error.clone()) {
             tracing::warn!(

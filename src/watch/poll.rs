@@ -95,6 +95,7 @@ impl<R: Resource> Watcher<R> {
                 }
                 Err(err) => return Err(err.into()),
             };
+            self.metrics.health.nomad.heard();
             if page.index == Index(0) && (!page.known_leader || self.seen.floor() > Index(0)) {
                 return Err(PassError::Nothing);
             }
@@ -104,6 +105,7 @@ impl<R: Resource> Watcher<R> {
             if list.is_none() {
                 self.probed.clone_from(&query.namespace);
             }
+            self.metrics.nomad_index.set(page.index.0);
             list = Some(list.map_or(page.index, |it| it.min(page.index)));
             known_leader &= page.known_leader;
             if let Err(err) = self.read(page, &mut pass, batches).await {
@@ -145,7 +147,7 @@ impl<R: Resource> Watcher<R> {
             && since.elapsed() < query.wait
         {
             match R::list(&self.nomad, &probe(self.probed.clone())).await {
-                Ok(page) if page.index == self.index => (),
+                Ok(page) if page.index == self.index => self.metrics.health.nomad.heard(),
                 // It may be another namespace that can be read now.
                 Err(err) if !err.is_forbidden() => return Err(err.into()),
                 Ok(_) | Err(_) => break,
@@ -256,6 +258,7 @@ impl<R: Resource> Watcher<R> {
             let chunk = self.meanwhile(timeout(BODY_IDLE, body.next()), batches).await?;
             let Some(chunk) = chunk.map_err(|_| PassError::Stalled)? else { break };
             let chunk = chunk.map_err(|err| self.nomad.body_failed(R::NAME, err))?;
+            self.metrics.health.nomad.heard();
             let mut rest = &chunk[..];
             while let Some(element) = splitter.next_element(&mut rest)? {
                 count += 1;

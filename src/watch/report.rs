@@ -41,7 +41,7 @@ impl<R: Resource> Watcher<R> {
 
     /// Reports an event that cannot be read, the first of a term.
     pub(super) fn report_bad_event(&mut self, why: String) {
-        self.metrics.bad_elements.one();
+        self.metrics.bad_events.one();
         if self.is_first(EVENT.to_owned()) {
             tracing::warn!(
                 stream = R::NAME,
@@ -87,6 +87,7 @@ impl<R: Resource> Watcher<R> {
     pub(super) fn report_failed(&mut self, err: &PassError) {
         self.metrics.nomad_errors.one();
         let reason = Chain(err).to_string();
+        self.metrics.health.nomad.fails(&reason);
         if self.trouble.is_news(reason.clone()) {
             tracing::warn!(
                 error = reason,
@@ -98,6 +99,7 @@ impl<R: Resource> Watcher<R> {
 
     /// Reports that a list could be read.
     pub(super) fn report_recovered(&mut self) {
+        self.metrics.health.nomad.works();
         if let Some((after, attempts)) = self.trouble.over() {
             tracing::info!(?after, attempts, "Nomad is read again");
         }

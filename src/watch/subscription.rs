@@ -116,6 +116,7 @@ impl Subscription {
         let first = stream.next().await?;
         stream.metrics.subscriptions.one();
         stream.metrics.streaming.set(1);
+        stream.metrics.polling.set(0);
         Ok((stream, first))
     }
 
@@ -146,6 +147,7 @@ impl Subscription {
             let chunk = timeout_at(self.deadline, self.body.next()).await;
             match chunk.map_err(|_| if self.spoken { Cut::Dead } else { Cut::Mute })? {
                 Some(Ok(chunk)) => {
+                    self.metrics.health.nomad.heard();
                     self.lines.push(&chunk);
                     if self.spoken {
                         self.deadline = Instant::now() + DEAD_AFTER;

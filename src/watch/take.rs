@@ -92,8 +92,9 @@ impl<R: Resource> Watcher<R> {
             // Whether it is gone, or where it can be read, the list tells.
             self.follow.list_after(EARLY_LIST);
         }
-        out.flush(batches).await?;
+        out.flush(batches, &self.metrics).await?;
         let index = commit.index();
+        self.metrics.nomad_index.set(index.0);
         self.seen.hear(index);
         self.follow.last = self.follow.last.max(Some(index));
         if let Some(stream) = &mut self.follow.stream {

@@ -140,7 +140,7 @@ async fn lines_that_cannot_be_read_cost_few_lists() {
     }
     let read = lists(&world.nomad, "/v1/evaluations") - before;
     let subs = running.metrics.subscriptions.get();
-    let bad = running.metrics.bad_elements.get();
+    let bad = running.metrics.bad_events.get();
     running.stop().await;
     // An empty list of evaluations is asked for in each namespace as well.
     assert!(read < 15, "{read} lists, {subs} subscriptions, {bad} bad");

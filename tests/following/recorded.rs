@@ -119,6 +119,7 @@ impl Work for Replay {
             // Of some nodes and jobs that are listed, no object was recorded.
             if list.is_none() || matches!(R::TOPIC, nomad_firehose::streams::Topic::Announces(_)) {
                 assert_eq!(running.metrics.bad_elements.get(), 0, "{version} {}", R::NAME);
+                assert_eq!(running.metrics.bad_events.get(), 0, "{version} {}", R::NAME);
             }
             let gaps = running.metrics.gaps.get();
             running.stop().await;

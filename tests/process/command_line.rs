@@ -16,6 +16,7 @@ async fn help_names_the_flags_the_variable_one_cannot_do_without_and_the_exit_co
             "--check",
             "--once",
             "--dry-run",
+            "--health",
             "--schema",
             "--version",
             "--log-level",

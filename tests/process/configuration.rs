@@ -21,6 +21,7 @@ async fn every_problem_is_printed_at_once_before_anything_connects() {
         ("NOMAD_FIREHOSE_CHECKPOINT", "10"),
         ("NOMAD_FIREHOSE_START", "yesterday"),
         ("NOMAD_FIREHOSE_SOURCE", "magic"),
+        ("NOMAD_FIREHOSE_LISTEN", "here"),
         ("NOMAD_FIREHOSE_FORMAT", "xml"),
         ("NOMAD_FIREHOSE_FILTER", "kind == 1"),
         ("NOMAD_FIREHOSE_REJECTED", "perhaps"),

@@ -204,6 +204,7 @@ impl Planted {
         }
         program
             .set("LOG_LEVEL", "trace")
+            .set("NOMAD_FIREHOSE_LISTEN", "127.0.0.1:0")
             .set("LOG_FORMAT", self.format)
             .set("SINK_AMQP_EXCHANGE", "nomad")
             .set("SINK_AMQP_ROUTING_KEY", "nomad")
@@ -279,7 +280,9 @@ async fn secrets_are_not_in_a_log_that_says_everything_of_a_run_that_goes_well()
         web.demand(&format!("Bearer {}", secret(token)));
         let running = planted.set(program("http"), &world.places(web.port()), skip).start();
         web.asked(3).await;
+        let pages = running.pages().await;
         let finished = running.stop().await;
+        planted.assert_silent("a page", &Finished { out: pages, ..Finished::default() });
         assert!(finished.log.contains("stopped"));
         planted.assert_silent("a run", &finished);
         web.always(Some(204));
@@ -298,6 +301,9 @@ async fn secrets_are_not_in_what_is_said_of_servers_that_deny_fail_or_are_not_th
         world.consul.require_token(Some("another".into()));
         let running = planted.set(program("stdout"), &world.places(9), is_file).start();
         running.logs("403").await;
+        let pages = running.pages().await;
+        assert!(pages.contains("403"), "no reason is in {pages}");
+        planted.assert_silent("a page", &Finished { out: pages, ..Finished::default() });
         planted.assert_silent("a run without permission", &running.stop().await);
 
         let world = World::with(1).await;

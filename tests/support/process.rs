@@ -57,7 +57,7 @@ pub struct Lines {
 }
 
 /// How a process ended, and everything it wrote.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Finished {
     pub code: Option<i32>,
     pub out: String,

@@ -1,6 +1,6 @@
 //! A session that is kept alive while it is competed with it, and led.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
@@ -9,6 +9,7 @@ use crate::{
     api::{self, Lock},
     error::{Chain, brief},
     failpoint::{self, Point},
+    metrics::Metrics,
 };
 
 /// How long one read of the lock waits for a change. A change is answered at once.
@@ -21,6 +22,7 @@ pub(super) struct Lease {
     consul: api::Consul,
     session: String,
     lease: lease::Lease,
+    metrics: Arc<Metrics>,
 }
 
 /// A session, as the lease renews it.
@@ -40,14 +42,16 @@ impl Lease {
         name: &str,
         ttl: Duration,
         lock_delay: Duration,
+        metrics: &Arc<Metrics>,
     ) -> api::Result<Self> {
         let sent = lease::now();
         let created = consul.create_session(name, ttl, lock_delay);
         let session = failpoint::around(Point::CreateSession, created).await?;
         let claim = Session(consul.clone(), session.clone());
-        let lease = lease::Lease::start(claim, sent, ttl);
-        let lease = Self { consul: consul.clone(), session, lease };
-        let checks = consul.session_checks(&lease.session);
+        let lease = lease::Lease::start(claim, sent, ttl, metrics);
+        let (consul, metrics) = (consul.clone(), metrics.clone());
+        let lease = Self { consul, session, lease, metrics };
+        let checks = lease.consul.session_checks(&lease.session);
         match failpoint::around(Point::ReadSession, checks).await {
             Ok(Some(checks)) if !checks.is_empty() => tracing::warn!(
                 checks = brief(&checks.join(", ")),
@@ -85,7 +89,8 @@ impl Lease {
     /// Watches the lock, and ends the lease once somebody else has it.
     pub(super) fn watch_lock(&self, consul: &api::Consul, key: &str) -> Task {
         let end = self.lease.end();
-        Task::start(monitor(consul.clone(), key.to_owned(), self.session.clone(), end))
+        let (key, session) = (key.to_owned(), self.session.clone());
+        Task::start(monitor(consul.clone(), key, session, end, self.metrics.clone()))
     }
 
     /// Ends the session, and so frees the lock after the lock-delay where it is still held.
@@ -103,11 +108,18 @@ impl fmt::Debug for Lease {
     }
 }
 
-async fn monitor(consul: api::Consul, key: String, session: String, end: End) {
+async fn monitor(
+    consul: api::Consul,
+    key: String,
+    session: String,
+    end: End,
+    metrics: Arc<Metrics>,
+) {
     let mut past = None;
     loop {
         match failpoint::around(Point::WatchLock, consul.read(&key, past)).await {
             Ok(read) => {
+                metrics.health.leader.heard();
                 match read.lock() {
                     Lock::Held(holder) if holder == session => (),
                     Lock::Held(_) => return end.now("another process has the lock"),
