@@ -145,7 +145,7 @@ pub async fn lead<R: Resource>(config: &Config, stop: &Shutdown) -> Result<(), B
         nomad = config.nomad.name(),
         token = config.nomad.token(),
         namespace = %config.scope.namespace,
-        version = env!("CARGO_PKG_VERSION"),
+        version = crate::VERSION,
         "started"
     );
     while let Some(term) = config.leader.elect(stop).await? {

@@ -135,6 +135,8 @@ fn wrong_imports(sources: &[Source]) -> Vec<String> {
             let fine = match (own, module.as_str()) {
                 (own, module) if own == module => true,
                 ("lib", _) => true,
+                // What the crate itself has are constants.
+                (_, name) if name == name.to_ascii_uppercase() && name != "*" => true,
                 (own, module) => match (layer(own), layer(module)) {
                     (Some(own), Some(module)) => own < module,
                     _ => false,
