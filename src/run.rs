@@ -1,6 +1,6 @@
 //! The process: flags, environment, signals, terms, exit code.
 
-use std::{future::Future, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use tokio::{runtime, time::sleep};
 
@@ -241,24 +241,33 @@ async fn take_up<R: Resource>(config: &Config, term: &dyn Term) -> Cursor {
 
 /// The first of the signals that ask a process to stop.
 #[cfg(unix)]
-fn signal() -> impl Future<Output = ()> {
+async fn signal() {
     use tokio::signal::unix::{SignalKind, signal};
-    async {
-        let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            return std::future::pending().await;
-        };
-        tokio::select! {
-            _ = terminate.recv() => (),
-            _ = interrupt.recv() => (),
-        }
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => (),
+        _ = interrupt.recv() => (),
     }
 }
 
-#[cfg(not(unix))]
+/// The first of the events of a console that ask a process to stop. Windows ends the process a few
+/// seconds after one of the last two, whatever it does.
+#[cfg(windows)]
 async fn signal() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending().await
+    use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown};
+    let (Ok(mut interrupt), Ok(mut pause), Ok(mut close), Ok(mut shutdown)) =
+        (ctrl_c(), ctrl_break(), ctrl_close(), ctrl_shutdown())
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => (),
+        _ = pause.recv() => (),
+        _ = close.recv() => (),
+        _ = shutdown.recv() => (),
     }
 }

@@ -5,6 +5,7 @@
 mod connecting;
 mod contract;
 mod delivering;
+mod deploy;
 mod environment;
 mod failover;
 #[allow(dead_code, reason = "the other test binary needs the rest")]
