@@ -31,6 +31,7 @@ const COMMIT: &str = "NOMAD_FIREHOSE_COMMIT";
 /// How many digits of it are shown.
 const COMMIT_DIGITS: usize = 12;
 
+#[expect(clippy::disallowed_methods, reason = "there is no `Env` here yet")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed={COMMIT}");
