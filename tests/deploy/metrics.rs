@@ -66,7 +66,7 @@ pub fn exists(name: &str) -> bool {
     let of_histogram = |it: &&str| {
         own.strip_prefix(*it).is_some_and(|rest| ["_bucket", "_sum", "_count"].contains(&rest))
     };
-    METRICS.iter().any(|it| it.0 == own) || HISTOGRAMS.iter().any(|it| of_histogram(it))
+    METRICS.iter().any(|it| it.0 == own) || HISTOGRAMS.iter().any(of_histogram)
 }
 
 /// Whether any metric has this label.
