@@ -1,9 +1,10 @@
-//! Generates the clients of Nomad and Consul from their OpenAPI documents.
+//! Generates the clients of Nomad and Consul from their OpenAPI documents, and finds out which commit is built.
 //!
 //! The documents say what the servers answer; what this program needs otherwise is changed here, on a copy.
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::process::Command;
 use std::{env, fs};
 
 use progenitor::{GenerationSettings, Generator, HooksMode, InterfaceStyle};
@@ -25,8 +26,24 @@ const RAW: [(&str, &str); 10] = [
     ("write_variable", "409"),
 ];
 
+/// Names the commit, for `--version`; set where there is no git, as in a container's build.
+const COMMIT: &str = "NOMAD_FIREHOSE_COMMIT";
+/// How many digits of it are shown.
+const COMMIT_DIGITS: usize = 12;
+
+#[expect(clippy::disallowed_methods, reason = "there is no `Env` here yet")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed={COMMIT}");
+    let given = env::var(COMMIT).ok().filter(|it| !it.is_empty());
+    let commit = given.or_else(head).unwrap_or_else(|| "unknown".to_owned());
+    let is_hash = commit.bytes().all(|it| it.is_ascii_hexdigit());
+    let shown = if is_hash { commit.get(..COMMIT_DIGITS).unwrap_or(&commit) } else { &commit };
+    println!("cargo::rustc-env={COMMIT}={shown}");
+    // A static program brings what relocates it, so that it can have the short form, half a megabyte less.
+    if env::var_os("CARGO_CFG_TARGET_ENV").is_some_and(|it| it == "musl") {
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set; Cargo sets it")?);
     for name in ["nomad", "consul"] {
         let document = format!("openapi/{name}.yaml");
@@ -36,6 +53,39 @@ fn main() -> Result<(), Box<dyn Error>> {
         fs::write(&target, code).map_err(|error| format!("write {}: {error}", target.display()))?;
     }
     Ok(())
+}
+
+/// The commit that is checked out, if this package is what the repository around it is of.
+///
+/// Changes that are not committed are not looked for: that would take reading every file for every build.
+fn head() -> Option<String> {
+    // A package that was unpacked within another's repository is not of its commits.
+    if !git(&["rev-parse", "--show-prefix"])?.is_empty() {
+        return None;
+    }
+    let mut watched = vec!["HEAD".to_owned(), "logs/HEAD".to_owned()];
+    if !path_of("logs/HEAD").is_some_and(|it| it.is_file()) {
+        // Without that log, which has a line for each commit, what HEAD names tells of them.
+        watched.extend(git(&["symbolic-ref", "--quiet", "HEAD"]));
+        watched.push("packed-refs".to_owned());
+    }
+    // Cargo takes a file that is not there for one that has changed.
+    for path in watched.iter().filter_map(|it| path_of(it)).filter(|it| it.is_file()) {
+        println!("cargo::rerun-if-changed={}", path.display());
+    }
+    git(&["rev-parse", "HEAD"])
+}
+
+/// Where a file of the repository is, which for a worktree is elsewhere.
+fn path_of(name: &str) -> Option<PathBuf> {
+    git(&["rev-parse", "--git-path", name]).map(PathBuf::from)
+}
+
+/// What git says, on one line; nothing where there is no git, or no repository.
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
 }
 
 /// The Rust code of the client that a document describes.

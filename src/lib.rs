@@ -40,7 +40,10 @@ pub mod telemetry;
 #[cfg(feature = "demo")]
 pub mod standin;
 
-/// The commit that this was built from, where whoever built it has said so.
+/// The version of this package.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit that it was built from, or `unknown`; `build.rs` finds it out.
 pub const COMMIT: &str = match option_env!("NOMAD_FIREHOSE_COMMIT") {
     Some(commit) => commit,
     None => "unknown",

@@ -2,8 +2,6 @@
 
 use std::{convert::Infallible, process::ExitCode, time::Duration};
 
-#[cfg(unix)]
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::{runtime, time::sleep};
 use tracing::Level;
 
@@ -29,11 +27,13 @@ mod flags;
 mod health;
 mod once;
 mod panics;
+mod signals;
 
 pub use config::Config;
 use flags::{Flags, Invocation};
 pub use once::{Once, once};
 pub use panics::end_on_panic;
+use signals::Signals;
 
 /// `EX_USAGE` and `EX_CONFIG` of sysexits.h.
 const EX_USAGE: u8 = 64;
@@ -219,7 +219,7 @@ fn log_started<R: Resource>(config: &Config) {
         nomad = config.nomad.name(),
         token = config.nomad.token(),
         namespace = %config.scope.namespace,
-        version = env!("CARGO_PKG_VERSION"),
+        version = crate::VERSION,
         "started"
     );
 }
@@ -312,43 +312,4 @@ async fn take_up<R: Resource>(config: &Config, term: &dyn Term) -> Cursor {
         ),
     }
     cursor
-}
-
-/// The signals that ask a process to stop. They are listened for all the time, so that none is
-/// missed that comes right after another.
-#[cfg(unix)]
-struct Signals(Option<(Signal, Signal)>);
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> Self {
-        let kinds = (SignalKind::terminate(), SignalKind::interrupt());
-        Self(signal(kinds.0).and_then(|it| Ok((it, signal(kinds.1)?))).ok())
-    }
-
-    async fn next(&mut self) {
-        let Some((terminate, interrupt)) = &mut self.0 else {
-            return std::future::pending().await;
-        };
-        tokio::select! {
-            _ = terminate.recv() => (),
-            _ = interrupt.recv() => (),
-        }
-    }
-}
-
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn new() -> Self {
-        Self
-    }
-
-    async fn next(&mut self) {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
-        }
-    }
 }

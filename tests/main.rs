@@ -6,6 +6,7 @@ mod cloudevents;
 mod connecting;
 mod contract;
 mod delivering;
+mod deploy;
 mod documentation;
 mod environment;
 mod failover;

@@ -25,6 +25,8 @@ mod authority;
 mod checkpoints;
 #[path = "servers/consul.rs"]
 mod consul;
+#[path = "servers/deploying.rs"]
+mod deploying;
 #[path = "servers/documentation.rs"]
 mod documentation;
 #[path = "contract/emit.rs"]
@@ -74,9 +76,13 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::with(Agent::start().await).await
+    }
+
+    async fn with(consul: Agent) -> Self {
         let nomad = Nomad::new(Version::V2_0);
         let nomad_port = Served::new(nomad.router()).await;
-        Self { consul: Agent::start().await, nomad, nomad_port }
+        Self { consul, nomad, nomad_port }
     }
 
     /// The binary of a stream.

@@ -45,8 +45,6 @@ const BUILDS: &str = "src/api/connect.rs";
 /// Beside the leaders, and none itself.
 const SHARED_BY_LEADERS: &str = "src/leader/lease.rs";
 
-/// What the root of the crate has that is no module.
-const AT_ROOT: &str = "COMMIT";
 /// Read by the compiler, and by no process.
 const AT_BUILD: &str = "NOMAD_FIREHOSE_COMMIT";
 
@@ -148,7 +146,9 @@ fn wrong_imports(sources: &[Source]) -> Vec<String> {
         for module in named_modules(&file.tokens, modules.len()) {
             let fine = match (own, module.as_str()) {
                 (own, module) if own == module => true,
-                ("lib", _) | (_, AT_ROOT) => true,
+                ("lib", _) => true,
+                // What the crate itself has are constants.
+                (_, name) if name == name.to_ascii_uppercase() && name != "*" => true,
                 (own, module) => match (layer(own), layer(module)) {
                     (Some(own), Some(module)) => own < module,
                     _ => false,

@@ -86,6 +86,9 @@ fn parse(env: &Env, name: &'static str, text: &str) -> Result<Address, Noted> {
         return Err(env.note(name, what));
     };
     match scheme.to_ascii_lowercase().as_str() {
+        "unix" if cfg!(not(unix)) => {
+            Err(env.note(name, "is a unix socket, which this system does not have; write http://…"))
+        }
         "unix" if rest.is_empty() => {
             Err(env.note(name, "names no socket; write unix:///path/to/the.sock"))
         }

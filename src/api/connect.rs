@@ -1,7 +1,7 @@
 //! Clients from the variables of the official ones: `NOMAD_*`, `CONSUL_*`, and the proxies'; and
 //! one for a sink that speaks HTTP.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use reqwest::{
     Client, ClientBuilder, NoProxy, Proxy, RequestBuilder, Url,
@@ -148,7 +148,7 @@ impl Settings {
         let trust_variable = self.tls.trust_variable();
         let (base, target, login_url, clients) = match address {
             Address::Unix(path) => {
-                let clients = Tls::plain_client(builder().unix_socket(path));
+                let clients = Tls::plain_client(over_socket(path));
                 (UNIX_BASE.to_owned(), UNIX_BASE.to_owned(), None, clients)
             }
             Address::Web(mut web) => {
@@ -186,6 +186,18 @@ fn builder() -> ClientBuilder {
         .pool_idle_timeout(POOL_IDLE)
         // The environment of the process is not asked again: `proxies` are from `Env`.
         .no_proxy()
+}
+
+/// What a client has that speaks over a socket.
+#[cfg(unix)]
+fn over_socket(path: PathBuf) -> ClientBuilder {
+    builder().unix_socket(path)
+}
+
+/// Never asked for: where there are no such sockets, no address is one.
+#[cfg(not(unix))]
+fn over_socket(_: PathBuf) -> ClientBuilder {
+    builder()
 }
 
 /// Leads a client to `web`, whose host may be another one afterwards.

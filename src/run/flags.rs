@@ -8,6 +8,7 @@ use std::{
 use argh::{EarlyExit, FromArgs};
 
 use super::EX_USAGE;
+use crate::{COMMIT, VERSION};
 
 /// What a command line asks for.
 pub(super) enum Invocation {
@@ -102,7 +103,7 @@ fn parse_from(name: &str, streams: Option<&[&str]>, arguments: &[String]) -> Inv
         }
     };
     if arguments.version {
-        print(&format!("{name} {}\n", env!("CARGO_PKG_VERSION")));
+        print(&format!("{name} {VERSION} (commit {COMMIT})\n"));
         return Invocation::Exit(ExitCode::SUCCESS);
     }
     let stream = match (streams, arguments.stream.as_slice()) {

@@ -1,6 +1,6 @@
 //! Flags, what they print, and the exit codes.
 
-use nomad_firehose::streams;
+use nomad_firehose::{COMMIT, streams};
 
 use super::{
     World,
@@ -34,11 +34,12 @@ async fn help_names_the_flags_the_variable_one_cannot_do_without_and_the_exit_co
 }
 
 #[tokio::test]
-async fn the_version_is_that_of_the_package() {
+async fn the_version_is_that_of_the_package_with_the_commit_that_was_built() {
+    let built = format!("{} (commit {COMMIT})\n", env!("CARGO_PKG_VERSION"));
     let version = Program::stream("jobs").arguments(&["--version"]).run().await;
-    assert_eq!(version.out, format!("firehose-jobs {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(version.out, format!("firehose-jobs {built}"));
     let version = Program::named().arguments(&["-V"]).run().await;
-    assert_eq!(version.out, format!("nomad-firehose {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(version.out, format!("nomad-firehose {built}"));
 }
 
 #[tokio::test]

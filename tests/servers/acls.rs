@@ -6,12 +6,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    consul::Agent,
+    consul::{Agent, MANAGEMENT},
     firehose::{Finished, Program, Served},
     support::{Version, node},
 };
 
-const MANAGEMENT: &str = "11111111-1111-1111-1111-111111111111";
 const KEYS: &str = "key_prefix \"nomad-firehose/\" { policy = \"write\" }";
 const READ_KEYS: &str = "key_prefix \"nomad-firehose/\" { policy = \"read\" }";
 const SESSIONS: &str = "session_prefix \"\" { policy = \"write\" }";
@@ -60,7 +59,7 @@ async fn state(consul: &Agent) -> (Option<Value>, Option<Value>) {
 
 #[tokio::test]
 async fn each_permission_that_a_token_of_consul_lacks_is_named_and_nothing_is_written() {
-    let consul = Agent::start_with(Some(MANAGEMENT)).await;
+    let consul = Agent::guarded().await;
     let nomad = Nomad::new(Version::V2_0);
     nomad.upsert(Table::Nodes, node("a", "ready"));
     let nomad_port = Served::new(nomad.router()).await;
@@ -102,7 +101,7 @@ async fn each_permission_that_a_token_of_consul_lacks_is_named_and_nothing_is_wr
 
 #[tokio::test]
 async fn a_token_that_passes_the_check_is_enough_to_publish_once() {
-    let consul = Agent::start_with(Some(MANAGEMENT)).await;
+    let consul = Agent::guarded().await;
     let nomad = Nomad::new(Version::V2_0);
     nomad.upsert(Table::Nodes, node("a", "ready"));
     let nomad_port = Served::new(nomad.router()).await;

@@ -26,14 +26,16 @@ const MAX_STARTS: u32 = 5;
 const FIRST_PORT: u16 = 20_000;
 const PORTS: u16 = 12_000;
 const ANSWER: Duration = Duration::from_secs(2);
+/// May do everything in a server that has rights.
+pub const MANAGEMENT: &str = "7d3a1e9c-0000-4000-8000-5f1b2c3d4e5f";
 
 /// A server, running or not; it is killed when this is dropped.
 pub struct Agent {
     dir: TempDir,
     ports: [u16; 3],
     server: Option<Child>,
-    /// With ACLs: the token that may do everything; nobody may do anything without one.
-    token: Option<&'static str>,
+    /// Whether nobody may do anything without a token.
+    guarded: bool,
     /// As the firehose talks to it.
     pub api: api::Consul,
 }
@@ -41,20 +43,26 @@ pub struct Agent {
 impl Agent {
     /// Starts a server with nothing in it, and waits until it is the leader.
     pub async fn start() -> Self {
-        Self::start_with(None).await
+        Self::begin(false).await
     }
 
-    /// The same with ACLs, where this token may do everything.
-    pub async fn start_with(token: Option<&'static str>) -> Self {
+    /// The same, of one that lets nobody do anything without a right. The test itself has all.
+    pub async fn guarded() -> Self {
+        Self::begin(true).await
+    }
+
+    async fn begin(guarded: bool) -> Self {
         for _ in 0..MAX_STARTS {
             let ports = [free_port(), free_port(), free_port()];
-            let address = format!("127.0.0.1:{}", ports[0]);
-            let token_given = ("CONSUL_HTTP_TOKEN", token.unwrap_or_default());
-            let env = Env::from([("CONSUL_HTTP_ADDR", address.as_str()), token_given]);
+            let token = if guarded { MANAGEMENT } else { "" };
+            let env = Env::from([
+                ("CONSUL_HTTP_ADDR", format!("127.0.0.1:{}", ports[0]).as_str()),
+                ("CONSUL_HTTP_TOKEN", token),
+            ]);
             let endpoint = (connect::consul(&env).unwrap(), connect::consul_scope(&env).unwrap());
             let dir = tempfile::tempdir().unwrap();
             let api = api::Consul::new(endpoint.0, endpoint.1);
-            let mut agent = Self { dir, ports, server: None, token, api };
+            let mut agent = Self { dir, ports, server: None, guarded, api };
             if agent.resume().await {
                 return agent;
             }
@@ -66,13 +74,14 @@ impl Agent {
     pub async fn resume(&mut self) -> bool {
         let [http, serf, server] = self.ports;
         // In a version that has it, this port is open unless told otherwise.
-        let grpc = if has_grpc_tls() { json!({"grpc_tls": -1}) } else { json!({}) };
+        let newer = has_grpc_tls();
+        let grpc = if newer { json!({"grpc_tls": -1}) } else { json!({}) };
         let mut ports = json!({
             "http": http, "serf_lan": serf, "server": server,
             "serf_wan": -1, "dns": -1, "grpc": -1,
         });
         ports.as_object_mut().unwrap().extend(grpc.as_object().unwrap().clone());
-        let config = json!({
+        let mut config = json!({
             "server": true,
             "bootstrap_expect": 1,
             "bind_addr": "127.0.0.1",
@@ -83,10 +92,16 @@ impl Agent {
             "performance": {"raft_multiplier": 1},
             "disable_update_check": true,
             "log_level": "warn",
-            "acl": self.token.map_or(json!({}), |it| json!({
-                "enabled": true, "default_policy": "deny", "tokens": {"master": it},
-            })),
         });
+        if self.guarded {
+            // The token of whoever may do everything has been renamed.
+            let name = if newer { "initial_management" } else { "master" };
+            config["acl"] = json!({
+                "enabled": true,
+                "default_policy": "deny",
+                "tokens": {name: MANAGEMENT, "agent": MANAGEMENT},
+            });
+        }
         let path = self.dir.path().join("consul.json");
         fs::write(&path, config.to_string()).unwrap();
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
@@ -157,11 +172,10 @@ impl Agent {
     /// A request in plain HTTP; `None` where there is no good answer.
     pub async fn ask(&self, method: Method, path: &str, body: &str) -> Option<Value> {
         let url = format!("http://{}{path}", self.address());
-        let request = client().request(method, url).body(body.to_owned());
-        let request = match self.token {
-            Some(token) => request.header("X-Consul-Token", token),
-            None => request,
-        };
+        let mut request = client().request(method, url).body(body.to_owned());
+        if self.guarded {
+            request = request.header("x-consul-token", MANAGEMENT);
+        }
         let request = request.send();
         let answer = timeout(ANSWER, request).await.ok()?.ok()?;
         answer.error_for_status().ok()?.json().await.ok()

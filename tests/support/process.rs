@@ -91,7 +91,7 @@ impl Program {
         Self::new("nomad-firehose", env!("CARGO_BIN_EXE_nomad-firehose"))
     }
 
-    fn new(name: &'static str, path: &str) -> Self {
+    pub fn new(name: &'static str, path: &str) -> Self {
         let mut command = Command::new(path);
         command.env_clear().stdin(Stdio::null());
         Self { name, command }

@@ -1,0 +1,8 @@
+# Reads every stream in every namespace, and nothing else.
+namespace "*" {
+  capabilities = ["list-jobs", "read-job"]
+}
+
+node {
+  policy = "read"
+}

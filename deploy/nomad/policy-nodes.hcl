@@ -1,0 +1,4 @@
+# For the stream nodes alone.
+node {
+  policy = "read"
+}

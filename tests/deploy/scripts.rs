@@ -1,0 +1,62 @@
+//! What is built, how, and how large it may be.
+
+use std::{collections::BTreeSet, process::Command};
+
+use nomad_firehose::{COMMIT, streams};
+
+use super::{file, run};
+
+/// The most that a program may have, whatever the file with the sizes says.
+const MOST: u64 = 10 << 20;
+
+fn released() -> BTreeSet<String> {
+    let streams = streams::ALL.iter().map(|(name, ..)| format!("firehose-{name}"));
+    streams.chain(["nomad-firehose".to_owned()]).collect()
+}
+
+#[test]
+fn every_program_is_built_and_has_a_bound_of_its_size() {
+    let build = file("build");
+    let list = build.split("PROGRAMS=(").nth(1).unwrap().split(')').next().unwrap();
+    let built: BTreeSet<String> = list.split_whitespace().map(str::to_owned).collect();
+    assert_eq!(built, released());
+
+    let sizes = file("sizes");
+    let mut bounded = BTreeSet::new();
+    for line in sizes.lines().filter(|it| !it.starts_with('#')) {
+        let (program, most) = line.split_once(' ').unwrap();
+        let most: u64 = most.trim().parse().unwrap();
+        assert!(most < MOST, "{program} may have {most} bytes");
+        bounded.insert(program.to_owned());
+    }
+    assert_eq!(bounded, released());
+}
+
+#[test]
+fn a_released_program_has_every_receiver_and_no_stand_in() {
+    let manifest = include_str!("../../Cargo.toml");
+    let default = manifest.lines().find_map(|it| it.strip_prefix("default = [")).unwrap();
+    let mut features: BTreeSet<&str> = default.split('"').skip(1).step_by(2).collect();
+    assert!(features.remove("demo"));
+    let build = file("build");
+    let released = build.lines().find_map(|it| it.strip_prefix("readonly FEATURES=")).unwrap();
+    assert_eq!(released.split(',').collect::<BTreeSet<_>>(), features);
+}
+
+#[test]
+fn the_commit_is_one_of_this_repository() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let git = |arguments: &[&str]| {
+        let output = run(Command::new("git").args(arguments).current_dir(root))?;
+        output.status.success().then(|| String::from_utf8(output.stdout).unwrap().trim().to_owned())
+    };
+    match git(&["rev-parse", "--show-prefix"]) {
+        Some(prefix) if prefix.is_empty() => {
+            let hash = COMMIT.len() == 12 && COMMIT.bytes().all(|it| it.is_ascii_hexdigit());
+            assert!(hash, "{COMMIT}");
+            let known = git(&["cat-file", "-t", COMMIT]);
+            assert_eq!(known.as_deref(), Some("commit"), "{COMMIT} is not of this repository");
+        }
+        _ => assert_eq!(COMMIT, "unknown"),
+    }
+}
