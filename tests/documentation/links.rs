@@ -7,17 +7,6 @@ use std::{
 
 use super::pages::{self, Page};
 
-/// Pages that others are being written to; each is taken off here once it is there.
-const COMING: [&str; 7] = [
-    "deploy/README.md",
-    "docs/check.md",
-    "docs/cloudevents.md",
-    "docs/filter.md",
-    "docs/logs.md",
-    "docs/metrics.md",
-    "docs/once.md",
-];
-
 /// What a path in code style begins with, if it is one of this repository.
 const OURS: [&str; 12] = [
     ".ci/",
@@ -89,7 +78,7 @@ fn broken(page: &Page, all: &[Page], exists: impl Fn(&Path) -> bool) -> Vec<Stri
         };
         if !exists(&path) {
             wrong.push(format!("{}: {link} leads nowhere", page.path));
-        } else if !is_to_come(&path) && anchor.is_some_and(|it| !headings(it)) {
+        } else if anchor.is_some_and(|it| !headings(it)) {
             wrong.push(format!("{}: {link} has no such heading", page.path));
         }
     }
@@ -100,10 +89,6 @@ fn is_there(path: &Path) -> bool {
     pages::root().join(path).exists()
 }
 
-fn is_to_come(path: &Path) -> bool {
-    COMING.iter().any(|it| Path::new(it) == path) && !is_there(path)
-}
-
 /// Paths in code style that are not there.
 fn imagined(page: &Page) -> Vec<String> {
     let prose = page.prose();
@@ -112,19 +97,15 @@ fn imagined(page: &Page) -> Vec<String> {
     let plain = ours.filter(|it| {
         it.chars().all(|it| it.is_alphanumeric() || "/._-".contains(it)) && !it.contains("...")
     });
-    let there = |it: &str| is_there(Path::new(it)) || is_to_come(Path::new(it));
-    let wrong = plain.filter(|it| !there(it));
+    let wrong = plain.filter(|it| !is_there(Path::new(it)));
     wrong.map(|it| format!("{}: there is no {it}", page.path)).collect()
 }
 
 #[test]
 fn every_link_leads_to_a_file_and_a_heading() {
     let all = pages::all();
-    let exists = |it: &Path| is_there(it) || is_to_come(it);
-    let wrong: Vec<String> = all.iter().flat_map(|it| broken(it, &all, exists)).collect();
+    let wrong: Vec<String> = all.iter().flat_map(|it| broken(it, &all, is_there)).collect();
     assert!(wrong.is_empty(), "\n  {}\n", wrong.join("\n  "));
-    let there: Vec<&str> = COMING.into_iter().filter(|it| is_there(Path::new(it))).collect();
-    assert!(there.is_empty(), "no longer to come, so take them off COMING: {there:?}");
 }
 
 #[test]
