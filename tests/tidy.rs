@@ -219,9 +219,8 @@ fn undocumented_variables(sources: &[Source], readme: &str) -> Vec<String> {
 fn imagined_variables(sources: &[Source], readme: &str) -> Vec<String> {
     let read = variables(sources);
     let ours = |it: &&str| {
-        ["NOMAD_FIREHOSE_", "SINK_"]
-            .iter()
-            .any(|prefix| it.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty()))
+        let rest = ["NOMAD_FIREHOSE_", "SINK_"].iter().find_map(|prefix| it.strip_prefix(prefix));
+        rest.is_some_and(|rest| !rest.is_empty()) && *it != AT_BUILD
     };
     let named = documented(readme).into_iter().filter(ours).map(str::to_owned);
     named.filter(|it| !read.contains(it)).collect()

@@ -1,6 +1,6 @@
 # Every stream as a group of two copies, of which Consul elects the one that publishes.
 #
-#   nomad job run -var image=registry.example/nomad-firehose:0.1.0 deploy/nomad/firehose.nomad.hcl
+#   nomad job run -var image=images.example/nomad-firehose:0.1.0 deploy/nomad/firehose.nomad.hcl
 #
 # Needs Nomad 1.9.6 or newer for the event stream by the task's identity; with 1.7 and newer lists are
 # polled. The policy is attached to the job once, and Consul is to trust Nomad's identities:

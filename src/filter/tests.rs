@@ -15,7 +15,10 @@ fn judged(expression: &str, body: &str) -> Result<bool, String> {
 }
 
 fn wrong(expression: &str) -> String {
-    Filter::parse(expression).map(drop).unwrap_err().to_string()
+    match Filter::parse(expression) {
+        Ok(_) => panic!("{expression} is taken"),
+        Err(err) => err.to_string(),
+    }
 }
 
 #[track_caller]

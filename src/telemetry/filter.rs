@@ -6,8 +6,8 @@ use tracing_subscriber::filter::Targets;
 use super::CRATE;
 
 /// The modules that have a level of their own if they are given one.
-pub const MODULES: [&str; 8] =
-    ["api", "deliver", "leader", "pipeline", "run", "sink", "sink::amqp", "watch"];
+pub const MODULES: [&str; 9] =
+    ["admin", "api", "deliver", "leader", "pipeline", "run", "sink", "sink::amqp", "watch"];
 
 /// As the Go tool knows them; nothing here is worse than an error.
 const LEVELS: [(&str, LevelFilter); 8] = [
@@ -119,7 +119,7 @@ mod tests {
         assert!(parse("leader=degub").unwrap_err().ends_with("trace; did you mean debug?"));
         let module = parse("info,leadr=debug").unwrap_err();
         assert!(
-            module.starts_with("`leadr` is not one of the modules that log: api, "),
+            module.starts_with("`leadr` is not one of the modules that log: admin, "),
             "{module}"
         );
         assert!(module.ends_with("did you mean leader?"), "{module}");

@@ -121,10 +121,14 @@ impl Stage {
         self.dir.path().join(name)
     }
 
+    /// Another process writes it: while this one had it open, what another test starts at that
+    /// moment would have it too, and then it could not be run.
     fn executable(&self, path: &Path, text: &str) {
         let text = text.replace("@STAGE@", self.dir.path().to_str().unwrap());
-        fs::write(path, text).unwrap();
-        fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+        let plain = self.path("text");
+        fs::write(&plain, text).unwrap();
+        let install = Command::new("install").args(["-m", "755"]).args([&plain, path]).status();
+        assert!(install.unwrap().success(), "{}", path.display());
     }
 
     /// A program of this name on `PATH`.
