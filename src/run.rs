@@ -79,7 +79,7 @@ impl Work for Flags {
 
 fn run_stream<R: Resource>(flags: Flags) -> ExitCode {
     if flags.schema {
-        flags::print(&streams::schema_text::<R>());
+        flags::print(R::SCHEMA);
         return ExitCode::SUCCESS;
     }
     end_on_panic();

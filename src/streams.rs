@@ -61,7 +61,12 @@ pub trait Resource: Debug + Send + Sync + 'static {
         fresh: bool,
     ) -> impl Future<Output = api::Result<Option<Bytes>>> + Send;
 
-    /// The JSON Schema of what is published.
+    /// The JSON Schema of what is published, as `--schema` prints it: the file in `schemas/`, which
+    /// is what [`Resource::schema`] generates. A program with the text in it is much smaller than
+    /// one that generates it.
+    const SCHEMA: &'static str;
+
+    /// The JSON Schema of what is published, generated from its type.
     fn schema() -> schemars::Schema;
 }
 
@@ -182,8 +187,7 @@ pub struct BadElement {
     pub why: String,
 }
 
-/// Declares the streams: a type per stream, and [`ALL`] of them for the command line, the schemas
-/// and the tests.
+/// Declares the streams: a type per stream, and [`ALL`] of them for the command line and the tests.
 macro_rules! streams {
     ($(
         #[doc = $about:literal]
@@ -205,6 +209,8 @@ macro_rules! streams {
                 const TOPIC: Topic = $topic;
                 const VOLATILE: &'static [&'static str] = &$volatile;
                 const OLD_WILDCARD: bool = $old_wildcard;
+                const SCHEMA: &'static str =
+                    include_str!(concat!("../schemas/", $name, ".schema.json"));
 
                 async fn list(nomad: &Nomad, query: &Query) -> api::Result<Page> {
                     $list(nomad, query).await
@@ -228,9 +234,8 @@ macro_rules! streams {
             }
         )+
 
-        /// Every stream: its name, what it publishes, and the JSON Schema of that.
-        pub const ALL: &[(&str, &str, fn() -> schemars::Schema)] =
-            &[$(($name, <$Stream as Resource>::ABOUT, <$Stream as Resource>::schema)),+];
+        /// Every stream: its name, and what it publishes.
+        pub const ALL: &[(&str, &str)] = &[$(($name, <$Stream as Resource>::ABOUT)),+];
 
         /// Does `work` with the stream of that name; `None` where there is none.
         pub fn with_stream<W: Work>(name: &str, work: W) -> Option<W::Output> {
@@ -351,10 +356,4 @@ fn rfc3339(time: Nanos) -> Option<String> {
     let since = Duration::from_nanos(u64::try_from(time).ok().filter(|it| *it > 0)?);
     let time = std::time::SystemTime::UNIX_EPOCH.checked_add(since)?;
     Some(humantime::format_rfc3339_nanos(time).to_string())
-}
-
-/// The JSON Schema of what a stream publishes, as `--schema` prints it.
-#[must_use]
-pub fn schema_text<R: Resource>() -> String {
-    format!("{:#}\n", R::schema().as_value())
 }

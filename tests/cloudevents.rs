@@ -193,7 +193,7 @@ mod http {
     }
 
     fn sample() -> Vec<Record> {
-        let few = |(stream, ..): &(&str, _, _)| {
+        let few = |(stream, _): &(&str, _)| {
             let all = records(stream);
             let hostile = all.len() - hostile_names().len();
             [&all[..2], &all[hostile..]].concat()

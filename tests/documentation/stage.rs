@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, Permissions},
+    fs,
     net::TcpListener,
     os::unix::{
         fs::{PermissionsExt, symlink},
