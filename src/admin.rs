@@ -55,13 +55,13 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// An address to listen on: `0.0.0.0:9990`, `[::]:9990`, or `:9990` for every address of IPv4.
+/// An address to listen on: `0.0.0.0:9464`, `[::]:9464`, or `:9464` for every address of IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address(SocketAddr);
 
 /// Text that is no address to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an IP address with a port, such as 0.0.0.0:9990, :9990 or [::1]:9990")]
+#[error("not an IP address with a port, such as 0.0.0.0:9464, :9464 or [::1]:9464")]
 pub struct AddressError;
 
 /// Where to listen, and what to say of this process.
@@ -116,7 +116,7 @@ pub fn from_env(env: &Env, stream: &'static str) -> Result<Option<Listen>, Noted
 
 /// The address that a process of this environment listens on.
 pub fn address_from_env(env: &Env) -> Result<Address, Noted> {
-    env.required(LISTEN, "where to ask, such as 127.0.0.1:9990")
+    env.required(LISTEN, "where to ask, such as 127.0.0.1:9464")
 }
 
 /// Listens, and serves from then on.

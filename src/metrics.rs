@@ -231,6 +231,12 @@ impl Metrics {
         counts.collect::<Vec<_>>().join(" ")
     }
 
+    /// Records that were given up, for whatever reason.
+    #[must_use]
+    pub fn given_up(&self) -> u64 {
+        self.records_rejected.get() + self.records_at_fault.get()
+    }
+
     /// A term begins.
     pub fn term_began(&self) {
         self.terms.one();
@@ -268,7 +274,7 @@ impl Metrics {
         self.queue_bytes.add(bytes);
     }
 
-    /// A record is confirmed, or given up.
+    /// A record is confirmed, given up, or left out by the filter.
     pub fn settled(&self, bytes: usize) {
         self.queue_records.subtract(1);
         self.queue_bytes.subtract(bytes);

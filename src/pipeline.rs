@@ -270,6 +270,7 @@ impl<'a> Checkpoint<'a> {
             Ok(()) => {
                 failpoint::reach(Point::Saved).await;
                 self.metrics.checkpoints_saved.one();
+                self.metrics.health.checkpoint.works();
                 self.metrics.last_checkpoint.now();
                 self.metrics.unsaved_records.set(0);
                 if self.backoff.attempts() > 0 {
@@ -285,6 +286,7 @@ impl<'a> Checkpoint<'a> {
             Err(err) => {
                 self.metrics.checkpoint_errors.one();
                 if let LeaderError::Unavailable { .. } = err {
+                    self.metrics.health.checkpoint.fails(&Chain(&err).to_string());
                     if self.backoff.attempts() == 0 {
                         tracing::error!(
                             error = %Chain(&err),

@@ -116,6 +116,8 @@ job "firehose" {
 
           readonly_rootfs = true
           cap_drop        = ["all"]
+          # Nomad writes secrets/consul_token for root and its group only.
+          group_add = ["0"]
         }
 
         # Rights in Nomad: the task's own identity, over the socket of the Task API.

@@ -4,6 +4,10 @@ use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
+/// So many batches are told apart. While one record holds the first of them, those that come after
+/// that many count as read with the last.
+const MOST: usize = 10_000;
+
 /// From which place on records were read when: an entry for a batch, and nothing for a record.
 #[derive(Debug, Default)]
 pub(super) struct Reads(VecDeque<(u64, Instant)>);
@@ -14,7 +18,9 @@ impl Reads {
         while self.0.get(1).is_some_and(|(next, _)| *next <= first) {
             self.0.pop_front();
         }
-        self.0.extend(read.map(|read| (place, read)));
+        if self.0.len() < MOST {
+            self.0.extend(read.map(|read| (place, read)));
+        }
     }
 
     /// When the record at a place was read.
@@ -43,5 +49,13 @@ mod tests {
         reads.note(3, 5, Some(three));
         assert_eq!([3, 4, 5].map(|it| reads.of(it)), [two, two, three].map(Some));
         assert_eq!((reads.of(0), reads.0.len()), (None, 2));
+    }
+
+    #[test]
+    fn one_record_that_waits_for_ever_does_not_fill_memory() {
+        let mut reads = Reads::default();
+        (0..3 * MOST as u64).for_each(|place| reads.note(0, place, Some(Instant::now())));
+        assert_eq!(reads.0.len(), MOST);
+        assert!(reads.of(3 * MOST as u64).is_some());
     }
 }

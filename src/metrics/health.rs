@@ -22,7 +22,8 @@ const NOMAD_SILENT: Duration = Duration::from_secs(6 * 60);
 /// The leader's backend may be silent for so long. Who stands by asks for 15 s at a time, who leads
 /// for 30 s, and both wait a sixteenth and 20 s longer at most; the lock is renewed beside it.
 const LEADER_SILENT: Duration = Duration::from_secs(90);
-/// The sink may take so long for a call, once there is one: more than its own time limits.
+/// The sink may take so long for a call, once there is one. Its own time limits are shorter, but for
+/// a `SINK_HTTP_TIMEOUT` that somebody has made longer.
 const SINK_SILENT: Duration = Duration::from_secs(120);
 /// The main loop shows every second that it goes on. One that does not for so long is stuck.
 const STUCK: Duration = Duration::from_secs(60);
@@ -52,6 +53,8 @@ pub struct Health {
     pub leader: Contact,
     /// The sink.
     pub sink: Contact,
+    /// The checkpoint, as it is saved: that can fail while the lock is renewed.
+    pub checkpoint: Contact,
 }
 
 #[derive(Debug)]
@@ -124,6 +127,7 @@ impl Default for Health {
             nomad: Contact::default(),
             leader: Contact::default(),
             sink: Contact::default(),
+            checkpoint: Contact::default(),
         }
     }
 }
@@ -143,7 +147,9 @@ impl Health {
         drop(doing);
         if role == Role::Publishing {
             // What was heard in another term says nothing about now.
-            *self.nomad.state() = State::default();
+            for contact in [&self.nomad, &self.sink, &self.checkpoint] {
+                *contact.state() = State::default();
+            }
         }
     }
 
@@ -181,9 +187,15 @@ impl Health {
         let nomad = used(self.nomad.server(now, silent));
         let leader = self.leader.server(now, LEADER_SILENT);
         let sink = used(self.sink.receiver(now));
+        let checkpoint = used(self.checkpoint.saved(now));
+        let checks = BTreeMap::from([
+            ("checkpoint", checkpoint),
+            ("leader", leader),
+            ("nomad", nomad),
+            ("sink", sink),
+        ]);
         let doing = matches!(role, Role::Publishing | Role::Standby);
-        let ready = doing && nomad.ok && leader.ok && sink.ok;
-        let checks = BTreeMap::from([("leader", leader), ("nomad", nomad), ("sink", sink)]);
+        let ready = doing && checks.values().all(|it| it.ok);
         Readiness { ready, role, checks }
     }
 }
@@ -249,6 +261,15 @@ impl Contact {
             Some(since) => Some(format!("nothing has been heard of it for {} s", since.as_secs())),
         });
         Check { ok, unused: false, since_seconds: since.map(seconds), error }
+    }
+
+    /// What is written when there is something to write, and may fail for a while.
+    fn saved(&self, now: Instant) -> Check {
+        let State { heard, failing, .. } = self.state().clone();
+        let since = heard.map(|it| seconds(now.saturating_duration_since(it)));
+        let lasts = |since: &Instant| now.saturating_duration_since(*since) >= FAILING;
+        let ok = !failing.as_ref().is_some_and(|(since, _)| lasts(since));
+        Check { ok, unused: false, since_seconds: since, error: failing.map(|(_, why)| why) }
     }
 
     /// A receiver, which is asked when there is something to say: the last answer counts.

@@ -116,6 +116,31 @@ async fn what_was_heard_of_nomad_in_another_term_does_not_count() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_failed_in_another_term_does_not_count_where_nothing_was_asked_since() {
+    let health = publishing();
+    health.sink.fails("away");
+    health.checkpoint.fails("denied");
+    health.enter(Role::Standby);
+    health.enter(Role::Publishing);
+    health.nomad.works();
+    assert_eq!(look(&health, false), (true, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_cannot_be_saved_for_long_is_not_ready_although_the_lock_is_renewed() {
+    let health = publishing();
+    health.checkpoint.fails("denied");
+    pass(FAILING - MOMENT).await;
+    health.leader.works();
+    health.checkpoint.fails("denied");
+    assert_eq!(look(&health, true), (true, vec![]));
+    pass(MOMENT).await;
+    assert_eq!(look(&health, true), (false, vec!["checkpoint"]));
+    health.checkpoint.works();
+    assert_eq!(look(&health, true), (true, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_leader_in_this_process_is_always_there() {
     let health = publishing();
     health.leader.is_own();

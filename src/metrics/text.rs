@@ -129,7 +129,7 @@ pub(super) fn text(metrics: &Metrics, identity: &Identity) -> String {
     out.line(&name, &[], f64::from(u8::from(metrics.readiness().ready)));
     let name = out.gauge(BUILD_INFO);
     let labels = [
-        ("version", env!("CARGO_PKG_VERSION")),
+        ("version", crate::VERSION),
         ("commit", crate::COMMIT),
         ("sink", &identity.sink),
         ("leader", &identity.leader),

@@ -17,6 +17,7 @@ mod nomad;
 mod rights;
 
 /// Places on this machine that a process needs, which a check only looks at.
+#[derive(Default)]
 pub(super) struct Places {
     dead_letter: Option<PathBuf>,
     listen: Option<String>,
@@ -26,8 +27,9 @@ impl Places {
     pub(super) fn from_env(env: &Env, dry_run: bool) -> Result<Self, Noted> {
         let dead_letter = env.optional("NOMAD_FIREHOSE_DEAD_LETTER");
         let listen = env.optional("NOMAD_FIREHOSE_LISTEN");
-        // A dry run rejects nothing, and writes nothing.
-        Ok(Self { dead_letter: dead_letter?.filter(|_| !dry_run), listen: listen? })
+        let (dead_letter, listen) = (dead_letter?, listen?);
+        // A dry run rejects nothing, writes nothing, and listens nowhere.
+        Ok(if dry_run { Self::default() } else { Self { dead_letter, listen } })
     }
 }
 

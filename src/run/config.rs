@@ -59,7 +59,9 @@ impl Config {
             Ok(delivery.with_filter(filter?))
         });
         // In memory, which is gone with the process.
-        Self::read::<R>(env, metrics, delivery, Ok(leader::solo(None, R::LOCK)))
+        let config = Self::read::<R>(env, metrics, delivery, Ok(leader::solo(None, R::LOCK)))?;
+        // It is no copy of the stream, and is not to look like one.
+        Ok(Self { listen: None, ..config })
     }
 
     fn read<R: Resource>(

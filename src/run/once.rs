@@ -50,7 +50,7 @@ pub async fn once<R: Resource>(config: &Config, stop: &Shutdown) -> Result<Once,
             Ended::Stopped => break,
             Ended::Over => log_over::<R>(),
             Ended::Complete => {
-                return Ok(complete::<R>(config.metrics.records_rejected.get(), unread));
+                return Ok(complete::<R>(config.metrics.given_up(), unread));
             }
         }
     }
@@ -72,7 +72,7 @@ fn complete<R: Resource>(rejected: u64, unread: usize) -> Once {
         rejected,
         unread,
         "everything that exists is published but for records that the sink rejected, and objects \
-         that cannot be read; each is in the log above"
+         that cannot be read; each is in the log above. Mend that, and run it again"
     );
     Once::Short { rejected, unread }
 }

@@ -42,9 +42,11 @@ impl<K> Default for Limit<K> {
 }
 
 impl<K: Eq + Hash> Limit<K> {
-    /// Whether an entry of this place is to be written. Who asks for details gets all of them.
+    /// Whether an entry of this place is to be written. Who asks for details gets all of them, and
+    /// what names a record that is given up is never left out.
     pub(super) fn admits(&mut self, place: K, entry: &Entry, now: Instant) -> bool {
-        if entry.level > Level::INFO {
+        let names_a_loss = || entry.fields.iter().any(|(name, _)| *name == "record");
+        if entry.level > Level::INFO || entry.level == Level::ERROR && names_a_loss() {
             return true;
         }
         let new = || Window { since: now, lines: 0, left_out: None };
@@ -114,5 +116,15 @@ mod tests {
         let rest: Vec<Entry> = limit.take_all().into_iter().map(LeftOut::into_entry).collect();
         assert_eq!((rest.len(), rest[0].level, &*rest[0].module), (1, Level::WARN, "deliver"));
         assert!(limit.take_all().is_empty());
+    }
+
+    #[test]
+    fn every_record_that_is_given_up_is_named() {
+        let (mut limit, start) = (Limit::default(), Instant::now());
+        let mut loss = entry(Level::ERROR);
+        loss.fields.push(("record", Value::Text("an id".to_owned())));
+        assert!((0..1_000).all(|_| limit.admits("here", &loss, start)));
+        loss.level = Level::WARN;
+        assert_eq!((0..1_000).filter(|_| limit.admits("here", &loss, start)).count(), 20);
     }
 }

@@ -327,7 +327,7 @@ async fn fetch<R: Resource>(
         let body = R::payload(nomad, &change, fresh);
         let why = match failpoint::around(Point::ReadObject, body).await {
             Ok(Some(body)) => {
-                metrics.health.nomad.heard();
+                metrics.health.nomad.works();
                 // It may come from a server that lags behind the one that showed the change.
                 let index = Envelope::read(&body).map(|it| Index(it.modify_index));
                 match index {

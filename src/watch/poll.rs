@@ -333,7 +333,8 @@ impl<R: Resource> Watcher<R> {
                 listed.remove(&u128::from(*key));
             }
         }
-        self.unread = pass.bad().0 + skipped.len();
+        // Where something is left this is not the end of a list yet.
+        self.unread = if left { 0 } else { pass.bad().0 + skipped.len() };
         let skipped = !skipped.is_empty();
         let regressed = self.reading == Reading::Regressed;
         if R::KIND == Kind::Objects && !left && (!empty || regressed) {

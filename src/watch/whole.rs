@@ -30,6 +30,7 @@ impl<R: Resource> Watcher<R> {
     /// While Nomad cannot be read, it is tried again for ever.
     pub(super) async fn run_once(&mut self, batches: mpsc::Sender<Batch>) {
         let mut lists = 0;
+        self.metrics.polling.set(1);
         loop {
             self.unread = 0;
             if self.poll(&batches).await.is_err() {

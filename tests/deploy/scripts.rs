@@ -1,6 +1,6 @@
 //! What is built, how, and how large it may be.
 
-use std::{collections::BTreeSet, process::Command};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use nomad_firehose::{COMMIT, streams};
 
@@ -30,6 +30,40 @@ fn every_program_is_built_and_has_a_bound_of_its_size() {
         bounded.insert(program.to_owned());
     }
     assert_eq!(bounded, released());
+}
+
+/// The paths below the root of what the sources take into a program, outside tests.
+fn taken_in(dir: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            taken_in(&path, found);
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let program = text.split("#[cfg(test)]").next().unwrap();
+        for taken in program.split("include_str!").skip(1) {
+            let name = taken.split('"').nth(1).unwrap();
+            let up = name.matches("../").count();
+            let from = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap();
+            let folder = from.ancestors().nth(up + 1).unwrap();
+            found.insert(folder.join(name.replace("../", "")).to_str().unwrap().to_owned());
+        }
+    }
+}
+
+#[test]
+fn the_build_of_an_image_sees_all_that_a_program_is_built_from() {
+    let ignored = file("Dockerfile.dockerignore");
+    let seen: Vec<&str> = ignored.lines().filter_map(|it| it.strip_prefix('!')).collect();
+    let mut needed: BTreeSet<String> =
+        ["Cargo.toml", "Cargo.lock", "build.rs", "bin/", "src/", "openapi/", "deploy/build"]
+            .map(str::to_owned)
+            .into();
+    taken_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut needed);
+    assert!(needed.contains("schemas/"), "the schemas are taken in: {needed:?}");
+    needed.retain(|it| !seen.iter().any(|seen| Path::new(it).starts_with(seen)));
+    assert!(needed.is_empty(), "not seen: {needed:?}");
 }
 
 #[test]

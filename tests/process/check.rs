@@ -227,6 +227,10 @@ async fn places_on_this_machine_are_looked_at() {
     assert_eq!(row(&letters.join("below")).await, "FAILED");
     assert_eq!(row(&dir.path().join("no/such")).await, "FAILED");
     assert_eq!(row(dir.path()).await, "FAILED");
+    let listening = world.check("nodes").set("NOMAD_FIREHOSE_LISTEN", "127.0.0.1:1");
+    let check = listening.run().await;
+    assert_eq!(check.code, Some(0), "{}", check.out);
+    assert_eq!(Printed::of(&check).row("listener").0, "not testable");
 }
 
 #[tokio::test]
