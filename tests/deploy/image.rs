@@ -186,9 +186,15 @@ async fn a_released_program_needs_nothing_but_certificates() {
     let check = configured(&["--check"]).run().await;
     assert_eq!(check.code, Some(0), "{check:?}");
 
-    let running = configured(&[]).start();
+    let running = configured(&[]).set("NOMAD_FIREHOSE_LISTEN", "127.0.0.1:0").start();
     let took = web.took(3).await;
     assert_eq!(took.len(), 3);
+    // The check of the image asks for nothing else.
+    let asks = || root.program(&["--health"]);
+    let health =
+        asks().set("NOMAD_FIREHOSE_LISTEN", running.serves().await.to_string()).run().await;
+    assert_eq!(health.code, Some(0), "{health:?}");
+    assert!(health.out.contains("\"ready\":true"), "{health:?}");
     running.stop().await;
     let saved = consul.entry("nomad-firehose/nodes.cursor");
     assert!(saved.is_some(), "the position is not saved");
