@@ -195,6 +195,7 @@ async fn write(
     ear: Heard,
     answers: bool,
 ) {
+    let (_, epoch) = *way.borrow();
     loop {
         let piece = tokio::select! {
             piece = come.recv() => Some(piece),
@@ -208,7 +209,11 @@ async fn write(
         if way.wait_for(|(way, _)| *way != Way::Held).await.is_err() {
             return;
         }
-        let (now, _) = *way.borrow();
+        let (now, current) = *way.borrow();
+        // Whoever cuts this connection may not have got to it yet.
+        if current != epoch {
+            return;
+        }
         match now {
             Way::Deaf | Way::HalfClosed if answers => continue,
             Way::Slow => sleep_until(at + SLOW).await,
