@@ -25,7 +25,7 @@ use tokio::{
 use crate::support::{allocation, node};
 
 /// Far more than anything here takes, on a machine that is busy with something else.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The exit codes of the process.
