@@ -43,10 +43,15 @@ impl<K> Default for Limit<K> {
 
 impl<K: Eq + Hash> Limit<K> {
     /// Whether an entry of this place is to be written. Who asks for details gets all of them, and
-    /// what names a record that is given up is never left out.
+    /// what names a record that is given up, or a task whose events are lost, is never left out.
     pub(super) fn admits(&mut self, place: K, entry: &Entry, now: Instant) -> bool {
-        let names_a_loss = || entry.fields.iter().any(|(name, _)| *name == "record");
-        if entry.level > Level::INFO || entry.level == Level::ERROR && names_a_loss() {
+        let has = |field: &str| entry.fields.iter().any(|(name, _)| *name == field);
+        let names_a_loss = match entry.level {
+            Level::ERROR => has("record"),
+            Level::WARN => has("task"),
+            _ => false,
+        };
+        if entry.level > Level::INFO || names_a_loss {
             return true;
         }
         let new = || Window { since: now, lines: 0, left_out: None };
@@ -119,8 +124,11 @@ mod tests {
     }
 
     #[test]
-    fn every_record_that_is_given_up_is_named() {
+    fn everything_that_is_lost_is_named() {
         let (mut limit, start) = (Limit::default(), Instant::now());
+        let mut gap = entry(Level::WARN);
+        gap.fields.push(("task", Value::Text("web".to_owned())));
+        assert!((0..1_000).all(|_| limit.admits("there", &gap, start)));
         let mut loss = entry(Level::ERROR);
         loss.fields.push(("record", Value::Text("an id".to_owned())));
         assert!((0..1_000).all(|_| limit.admits("here", &loss, start)));

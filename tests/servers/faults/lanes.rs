@@ -103,8 +103,9 @@ impl OfCopies<'_> {
                 let copy = &self.copies.running[at];
                 copy.process.signal("STOP");
                 sleep(time).await;
-                copy.process.signal("CONT");
+                // Before: it may go on with what it was at before the signal is known to be sent.
                 self.noted.lock().unwrap().woken.push((Instant::now(), copy.number));
+                copy.process.signal("CONT");
             }
             Fault::ConsulRestarted => {
                 self.consul.terminate().await;
