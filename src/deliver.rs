@@ -92,6 +92,11 @@ pub enum Fatal {
 )]
 struct TooManyRejected(#[source] BoxError);
 
+/// How long a call may take once the process is asked to stop, as the environment says.
+pub fn grace(env: &Env) -> Result<Duration, Noted> {
+    env.duration("NOMAD_FIREHOSE_GRACE", Duration::from_secs(3))
+}
+
 impl Delivery {
     /// Publishes through this sink, with the defaults.
     #[must_use]
@@ -124,7 +129,7 @@ impl Delivery {
         };
         let dead_letter = DeadLetter::from_env(env);
         let filter = Filter::from_env(env);
-        let grace = env.duration("NOMAD_FIREHOSE_GRACE", Duration::from_secs(3));
+        let grace = grace(env);
         Ok(Self {
             dead_letter: dead_letter?,
             on_rejected: on_rejected?,

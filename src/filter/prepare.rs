@@ -13,7 +13,7 @@ use cel::{
 };
 use regex::Regex;
 
-use super::work::SPEND;
+use super::work::{SPEND, opaque};
 
 /// Names of ours: no expression can have an `@` outside of a text.
 pub(super) const WORK: &str = "@work";
@@ -24,31 +24,11 @@ const PLUS: &str = "@plus";
 /// No text that an expression puts together is longer.
 const MOST_TEXT: usize = 64 << 10;
 
-static TYPE: Type = Type::new_unspecified_type("pattern");
-
 /// A regular expression, compiled once.
 #[derive(Clone, Debug)]
 pub(super) struct Pattern(Regex);
 
-impl Val for Pattern {
-    fn get_type(&self) -> &Type {
-        &TYPE
-    }
-
-    fn cel_type() -> &'static Type {
-        &TYPE
-    }
-
-    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v> {
-        Box::new(self.clone())
-    }
-
-    fn as_any(&self) -> Option<&dyn Any> {
-        Some(self)
-    }
-}
-
-impl StaticVal for Pattern {}
+opaque!(Pattern, "pattern");
 
 pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
     env.add_overload(MATCHES, MATCHES, vec![DYN_TYPE, DYN_TYPE], matches)?;

@@ -175,7 +175,8 @@ impl Val for Object<'_> {
     }
 }
 
-fn size(value: &dyn Val) -> Option<usize> {
+/// How many elements a value has, if it is of a kind that has any.
+pub(super) fn size(value: &dyn Val) -> Option<usize> {
     usize::try_from(*value.as_sizer()?.size().inner()).ok()
 }
 

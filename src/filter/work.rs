@@ -16,6 +16,8 @@ use cel::{
     },
 };
 
+use super::values;
+
 /// Elements that may be looked at for one record: a third of a second.
 pub(super) const MOST: u64 = 1_000_000;
 /// So many bytes of a text count for one element.
@@ -23,8 +25,6 @@ const BYTES: usize = 256;
 
 /// Counts its second argument's elements, and is its first argument.
 pub(super) const SPEND: &str = "@spend";
-
-static TYPE: Type = Type::new_unspecified_type("work");
 
 /// What was looked at so far.
 #[derive(Clone, Debug, Default)]
@@ -44,25 +44,35 @@ impl Work {
     }
 }
 
-impl Val for Work {
-    fn get_type(&self) -> &Type {
-        &TYPE
-    }
+/// A value that an expression only hands on.
+macro_rules! opaque {
+    ($Value:ty, $name:literal) => {
+        impl Val for $Value {
+            fn get_type(&self) -> &Type {
+                Self::cel_type()
+            }
 
-    fn cel_type() -> &'static Type {
-        &TYPE
-    }
+            fn cel_type() -> &'static Type {
+                static TYPE: Type = Type::new_unspecified_type($name);
+                &TYPE
+            }
 
-    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v> {
-        Box::new(self.clone())
-    }
+            fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v> {
+                Box::new(self.clone())
+            }
 
-    fn as_any(&self) -> Option<&dyn Any> {
-        Some(self)
-    }
+            fn as_any(&self) -> Option<&dyn Any> {
+                Some(self)
+            }
+        }
+
+        impl StaticVal for $Value {}
+    };
 }
 
-impl StaticVal for Work {}
+pub(super) use opaque;
+
+opaque!(Work, "work");
 
 pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
     env.add_overload(SPEND, SPEND, vec![DYN_TYPE, DYN_TYPE], spend)
@@ -83,9 +93,8 @@ fn spend<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Execut
 
 /// How many elements a value counts for, beside itself.
 fn size(value: &dyn Val) -> usize {
-    match (value.as_sizer(), value.downcast_ref::<CelString>()) {
-        (_, Some(text)) => text.inner().len() / BYTES,
-        (Some(sizer), None) => usize::try_from(*sizer.size().inner()).unwrap_or_default(),
-        (None, None) => 0,
+    match value.downcast_ref::<CelString>() {
+        Some(text) => text.inner().len() / BYTES,
+        None => values::size(value).unwrap_or_default(),
     }
 }

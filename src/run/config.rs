@@ -6,7 +6,7 @@ use crate::{
     admin::{self, Listen},
     api::{Nomad, connect},
     cursor::Start,
-    deliver::Delivery,
+    deliver::{self, Delivery},
     env::{Env, Noted},
     filter::Filter,
     leader::{self, Leader},
@@ -52,7 +52,7 @@ impl Config {
     /// a sink that is named are looked at all the same.
     pub fn dry_run<R: Resource>(env: &Env) -> Result<Self, Noted> {
         let metrics = Arc::new(Metrics::default());
-        let grace = env.duration("NOMAD_FIREHOSE_GRACE", Duration::from_secs(3));
+        let grace = deliver::grace(env);
         let (sink, filter) = (sink::stdout_in_place(env), Filter::from_env(env));
         let delivery = sink.and_then(|sink| {
             let delivery = Delivery::new(sink, grace?, metrics.clone());
