@@ -13,11 +13,31 @@ use crate::{
 
 #[cfg(feature = "amqp")]
 mod amqp;
+#[cfg(feature = "aws")]
+mod aws;
+#[cfg(feature = "eventbridge")]
+mod eventbridge;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "kafka")]
+mod kafka;
 #[cfg(feature = "kinesis")]
 mod kinesis;
+#[cfg(feature = "mongodb")]
+mod mongodb;
+#[cfg(feature = "nats")]
+mod nats;
+#[cfg(feature = "nsq")]
+mod nsq;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "sqs")]
+mod sqs;
 mod stdout;
+#[cfg(feature = "syslog")]
+mod syslog;
+#[cfg(any(feature = "amqp", feature = "nats"))]
+mod template;
 
 /// Publishes records.
 #[async_trait]
@@ -62,6 +82,9 @@ pub struct About {
 
 /// A sink that can be set up from the environment.
 pub trait Connect: Sink + Sized + 'static {
+    /// What whoever chooses it has to know.
+    const SUMMARY: Summary;
+
     /// Reads the configuration, without connecting.
     fn from_env(env: &Env, format: Format) -> Result<Self, Noted>;
 }
@@ -154,63 +177,50 @@ pub struct Summary {
 
 /// Every sink compiled in, by its `SINK_TYPE`.
 const SINKS: &[Entry] = &[
-    Entry::of::<stdout::Stdout>(
-        "stdout",
-        Summary {
-            delivered: "written to standard output; what reads the pipe, or the disk behind the \
-                        file, has it",
-            duplicate: "the CloudEvents `id`",
-            set_by: &[],
-        },
-    ),
+    Entry::of::<stdout::Stdout>("stdout"),
     #[cfg(feature = "amqp")]
-    Entry::of::<amqp::Amqp>("amqp", AMQP),
+    Entry::of::<amqp::Amqp>("amqp"),
     #[cfg(feature = "amqp")]
-    Entry::of::<amqp::Amqp>("rabbitmq", AMQP),
+    Entry::of::<amqp::Amqp>("rabbitmq"),
+    #[cfg(feature = "eventbridge")]
+    Entry::of::<eventbridge::EventBridge>("eventbridge"),
     #[cfg(feature = "http")]
-    Entry::of::<http::Http>(
-        "http",
-        Summary {
-            delivered: "answered with a status of 2xx",
-            duplicate: "the header `ce-id`, or the CloudEvents `id`",
-            set_by: &["SINK_WORKER_COUNT", "SINK_HTTP_BATCH_RECORDS", "SINK_HTTP_BATCH_BYTES"],
-        },
-    ),
+    Entry::of::<http::Http>("http"),
+    #[cfg(feature = "kafka")]
+    Entry::of::<kafka::Kafka>("kafka"),
     #[cfg(feature = "kinesis")]
-    Entry::of::<kinesis::Kinesis>(
-        "kinesis",
-        Summary {
-            delivered: "answered with a sequence number: the service has stored it",
-            duplicate: "the CloudEvents `id`",
-            set_by: &["SINK_KINESIS_WORKERS", "SINK_KINESIS_MAX_REQUEST_BYTES"],
-        },
-    ),
+    Entry::of::<kinesis::Kinesis>("kinesis"),
+    #[cfg(feature = "mongodb")]
+    Entry::of::<mongodb::MongoDb>("mongodb"),
+    #[cfg(feature = "mongodb")]
+    Entry::of::<mongodb::MongoDb>("mongo"),
+    #[cfg(feature = "nats")]
+    Entry::of::<nats::Nats>("nats"),
+    #[cfg(feature = "nsq")]
+    Entry::of::<nsq::Nsq>("nsq"),
+    #[cfg(feature = "redis")]
+    Entry::of::<redis::Redis>("redis"),
+    #[cfg(feature = "sqs")]
+    Entry::of::<sqs::Sqs>("sqs"),
+    #[cfg(feature = "syslog")]
+    Entry::of::<syslog::Syslog>("syslog"),
 ];
 
-#[cfg(feature = "amqp")]
-const AMQP: Summary = Summary {
-    delivered: "confirmed: at least one queue has the message, and each durable one has written or \
-                replicated it",
-    duplicate: "`message_id`",
-    set_by: &["SINK_AMQP_WORKERS"],
-};
-
-/// Sinks that a build may lack, and the feature that brings each; those without one are known
-/// from the Go tool and not there yet.
-const KNOWN: [(&str, Option<&str>); 13] = [
-    ("amqp", Some("amqp")),
-    ("eventbridge", None),
-    ("http", Some("http")),
-    ("kafka", None),
-    ("kinesis", Some("kinesis")),
-    ("mongo", None),
-    ("mongodb", None),
-    ("nats", None),
-    ("nsq", None),
-    ("rabbitmq", Some("amqp")),
-    ("redis", None),
-    ("sqs", None),
-    ("syslog", None),
+/// Sinks that a build may lack, and the feature that brings each.
+const OPTIONAL: [(&str, &str); 13] = [
+    ("amqp", "amqp"),
+    ("eventbridge", "eventbridge"),
+    ("http", "http"),
+    ("kafka", "kafka"),
+    ("kinesis", "kinesis"),
+    ("mongo", "mongodb"),
+    ("mongodb", "mongodb"),
+    ("nats", "nats"),
+    ("nsq", "nsq"),
+    ("rabbitmq", "amqp"),
+    ("redis", "redis"),
+    ("sqs", "sqs"),
+    ("syslog", "syslog"),
 ];
 
 /// Sets a sink up from the environment.
@@ -223,8 +233,9 @@ struct Entry {
 }
 
 impl Entry {
-    const fn of<S: Connect>(name: &'static str, summary: Summary) -> Self {
-        Self { name, summary, from_env: |env, format| Ok(Box::new(S::from_env(env, format)?)) }
+    const fn of<S: Connect>(name: &'static str) -> Self {
+        let from_env: FromEnv = |env, format| Ok(Box::new(S::from_env(env, format)?));
+        Self { name, summary: S::SUMMARY, from_env }
     }
 }
 
@@ -235,7 +246,7 @@ pub fn documented() -> impl Iterator<Item = (&'static str, Summary)> {
 
 /// Every sink that a build can lack, by its `SINK_TYPE`, and the feature that brings it.
 pub fn optional() -> impl Iterator<Item = (&'static str, &'static str)> {
-    KNOWN.iter().filter_map(|(name, feature)| Some((*name, (*feature)?)))
+    OPTIONAL.iter().copied()
 }
 
 /// The sink that `SINK_TYPE` names.
@@ -248,11 +259,10 @@ pub fn from_env(env: &Env) -> Result<Box<dyn Sink>, Noted> {
         let sink = (entry.from_env)(env, format.unwrap_or_default());
         return format.and(sink);
     }
-    let what = match KNOWN.iter().find(|(known, _)| *known == name) {
-        Some((_, Some(feature))) => format!(
+    let what = match OPTIONAL.iter().find(|(known, _)| *known == name) {
+        Some((_, feature)) => format!(
             "`{name}` is not in this build, which has: {here}; build it with the feature `{feature}`"
         ),
-        Some((_, None)) => format!("`{name}` is not in this version, which has: {here}"),
         None => format!("`{name}` is not one of: {here}"),
     };
     Err(env.note("SINK_TYPE", what))

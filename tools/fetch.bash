@@ -61,3 +61,79 @@ unpack() {
             give_up "$package does not unpack; is there space on its disk?"
     done
 }
+
+# Prints the path of a server that Debian has: $1 is what it is called in messages, $2 the oldest
+# version that will do, $3 the variable that can give its path, $4 the program below the root, $5 and
+# all that follow the packages that it consists of. Found are, in this order, the variable's, the one
+# on PATH or where daemons are, and the packages, which are unpacked below target/ and not installed.
+# `version` prints the version of the program at $1.
+debian_server() {
+    local what=$1 oldest=$2 variable=$3 program=$4 package=$5 name path from found
+    local options=${OPTIONS:-} unpacked
+    shift 4
+    name=${program##*/}
+    unpacked=${CARGO_TARGET_DIR:-$PWD/target}/tools/$package
+    give_up() {
+        say "$1"
+        say "To provide one, put $name $oldest or newer on PATH, or set $variable to its path."
+        exit 1
+    }
+    if [[ -n ${!variable:-} ]]; then
+        path=${!variable} from=$variable
+    elif path=$(PATH=$PATH:/usr/sbin:/sbin command -v "$name"); then
+        from="The $name on PATH"
+    else
+        [[ -d $unpacked ]] || fetch_server "$unpacked" "$what" "$program" "$options" "$@"
+        path=$unpacked/bin/$name from="The $name unpacked earlier"
+    fi
+    found=$(version "$path") || give_up "$from, $path, does not run."
+    [[ -n $found ]] || give_up "$from, $path, does not say which version it is."
+    [[ $(printf '%s\n' "$oldest" "$found" | sort -V | sed -n 1p) == "$oldest" ]] ||
+        give_up "$from, $path, is version $found, older than $oldest."
+    printf '%s\n' "$path"
+}
+
+# Unpacks packages to $1 as `debian_server` wants them, with a script that runs the program $3 from
+# wherever they are, given the options $4, in which $root is that place.
+fetch_server() {
+    local target=$1 what=$2 program=$3 options=$4 private=$1.$$ script
+    shift 4
+    mkdir -p "$(dirname "$target")"
+    open_debian "$private" "$what" "$(own_release)"
+    unpack "$private" "$@"
+    mkdir "$private/tree/bin" "$private/tree/shared"
+    find "$private/tree/usr" -name '*.so.*' -exec cp -P -t "$private/tree/shared" {} +
+    script=$private/tree/bin/${program##*/}
+    cat >"$script" <<SCRIPT
+#!/bin/sh
+root=\$(dirname "\$(dirname "\$(readlink -f "\$0")")")
+LD_LIBRARY_PATH=\$root/shared\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+export LD_LIBRARY_PATH
+exec "\$root/$program" $options "\$@"
+SCRIPT
+    chmod +x "$script"
+    # A rename, so that whoever runs this at the same time sees all of it or nothing. It fails where
+    # somebody else has been quicker, and theirs is as good.
+    mv -T "$private/tree" "$target" 2>/dev/null || [[ -d $target ]] ||
+        give_up "$target cannot be written."
+}
+
+# Prints the folder with packages of Python, all but the first of what is given; pip installs them to
+# $1 below target/tools where that is not there yet, so that this name has to tell their versions.
+python_packages() {
+    local target=${CARGO_TARGET_DIR:-$PWD/target}/tools/$1 private
+    shift
+    private=$target.$$
+    if [[ ! -d $target ]]; then
+        command -v python3 >/dev/null || give_up "There is no python3 here."
+        # shellcheck disable=SC2064 # The directory is known now and out of scope later.
+        trap "rm -rf '$private'" EXIT
+        mkdir -p "$private"
+        say "fetching $* with pip"
+        python3 -m pip install --quiet --disable-pip-version-check --no-warn-script-location \
+            --target "$private" "$@" >&2 || give_up "$* cannot be had; pip says why above."
+        mv -T "$private" "$target" 2>/dev/null || [[ -d $target ]] ||
+            give_up "$target cannot be written."
+    fi
+    printf '%s\n' "$target"
+}

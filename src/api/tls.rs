@@ -139,7 +139,7 @@ impl Tls {
     }
 
     /// The settings for a connection that is not HTTP. There, whom to trust is always checked.
-    #[cfg(feature = "amqp")]
+    #[cfg(any(feature = "amqp", feature = "nats", feature = "nsq", feature = "syslog"))]
     pub(crate) fn config(self) -> Result<Reloaded<std::sync::Arc<rustls::ClientConfig>>, BoxError> {
         use std::sync::Arc;
 

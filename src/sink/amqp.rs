@@ -15,7 +15,7 @@ use lapin::{Channel, Confirmation, options::BasicPublishOptions, types::ShortStr
 use rustls::ClientConfig;
 use tokio::{sync::Mutex, time::timeout};
 
-use super::{About, Again, Connect, DeliverError, Failure, FailureKind, Sink};
+use super::{About, Again, Connect, DeliverError, Failure, FailureKind, Sink, Summary};
 use crate::{
     api::{
         reload::Reloaded,
@@ -101,6 +101,13 @@ struct Call<'a> {
 }
 
 impl Connect for Amqp {
+    const SUMMARY: Summary = Summary {
+        delivered: "confirmed: at least one queue has the message, and each durable one has \
+                    written or replicated it",
+        duplicate: "`message_id`",
+        set_by: &["SINK_AMQP_WORKERS"],
+    };
+
     fn from_env(env: &Env, format: Format) -> Result<Self, Noted> {
         let brokers = address::from_env(env);
         let tls = Tls::read(env, &TLS, Ok(true));

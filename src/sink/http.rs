@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use reqwest::{Method, Request, Url, header::HeaderMap};
 
-use super::{About, Again, Connect, DeliverError, Failure, FailureKind, Sink};
+use super::{About, Again, Connect, DeliverError, Failure, FailureKind, Sink, Summary};
 use crate::{
     api::{
         connect::{self, Endpoint},
@@ -43,6 +43,12 @@ pub(super) struct Http {
 }
 
 impl Connect for Http {
+    const SUMMARY: Summary = Summary {
+        delivered: "answered with a status of 2xx",
+        duplicate: "the header `ce-id`, or the CloudEvents `id`",
+        set_by: &["SINK_WORKER_COUNT", "SINK_HTTP_BATCH_RECORDS", "SINK_HTTP_BATCH_BYTES"],
+    };
+
     fn from_env(env: &Env, format: Format) -> Result<Self, Noted> {
         let endpoint = connect::receiver(env);
         let headers = Secrets::read_headers(env, "SINK_HTTP_HEADERS", "SINK_HTTP_HEADERS_FILE");

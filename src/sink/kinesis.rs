@@ -1,9 +1,8 @@
 //! Puts records into a stream of Amazon Kinesis.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use aws_config::{BehaviorVersion, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_kinesis::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
@@ -11,14 +10,9 @@ use aws_sdk_kinesis::{
     primitives::Blob,
     types::{PutRecordsRequestEntry, PutRecordsResultEntry},
 };
-use aws_smithy_http_client::{
-    Builder, Connector,
-    proxy::ProxyConfig,
-    tls::{Provider, rustls_provider::CryptoMode},
-};
 use tokio::sync::OnceCell;
 
-use super::{About, Connect, DeliverError, Failure, FailureKind, Sink};
+use super::{About, Connect, DeliverError, Failure, FailureKind, Sink, Summary, aws};
 use crate::{
     env::{Env, Noted},
     error::BoxError,
@@ -27,7 +21,8 @@ use crate::{
 
 mod answer;
 
-use answer::{EntryError, Meaning, Miscounted, NoRegion, PutError, meaning};
+use answer::{EntryError, Miscounted, PutError, meaning};
+use aws::Meaning;
 
 /// What PutRecords takes, in records and in characters of a partition key.
 const MAX_RECORDS: usize = 500;
@@ -41,9 +36,6 @@ const MOST_BYTES: usize = 10 << 20;
 /// Requests under way at once, which hides that each takes its time.
 const WORKERS: usize = 8;
 const MAX_WORKERS: usize = 64;
-
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 
 /// A stream.
 ///
@@ -71,6 +63,12 @@ struct TooLarge {
 }
 
 impl Connect for Kinesis {
+    const SUMMARY: Summary = Summary {
+        delivered: "answered with a sequence number: the service has stored it",
+        duplicate: "the CloudEvents `id`",
+        set_by: &["SINK_KINESIS_WORKERS", "SINK_KINESIS_MAX_REQUEST_BYTES"],
+    };
+
     fn from_env(env: &Env, format: Format) -> Result<Self, Noted> {
         let stream = stream(env);
         let partition_key = env.optional::<String>("SINK_KINESIS_PARTITION_KEY");
@@ -173,27 +171,7 @@ impl Kinesis {
     async fn client(&self) -> Result<&Client, DeliverError> {
         self.client
             .get_or_try_init(|| async {
-                let http = Builder::new().build_with_connector_fn(|settings, runtime| {
-                    let mut connector = Connector::builder().proxy_config(ProxyConfig::from_env());
-                    connector.set_connector_settings(settings.cloned());
-                    connector.set_sleep_impl(runtime.and_then(|it| it.sleep_impl()));
-                    connector.tls_provider(Provider::Rustls(CryptoMode::Ring)).build()
-                });
-                let limits = TimeoutConfig::builder()
-                    .connect_timeout(CONNECT_LIMIT)
-                    .operation_timeout(REQUEST_LIMIT)
-                    .build();
-                let config = aws_config::defaults(BehaviorVersion::latest())
-                    .http_client(http)
-                    // The delivery tries again, and only what failed.
-                    .retry_config(RetryConfig::disabled())
-                    .timeout_config(limits)
-                    .load()
-                    .await;
-                match config.region() {
-                    Some(_) => Ok(Client::new(&config)),
-                    None => Err(DeliverError::unusable(NoRegion)),
-                }
+                aws::config().await.map(|it| Client::new(&it)).map_err(DeliverError::unusable)
             })
             .await
     }

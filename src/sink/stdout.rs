@@ -5,7 +5,7 @@ use std::io::{self, IoSlice, Write};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{About, Connect, DeliverError, Sink};
+use super::{About, Connect, DeliverError, Sink, Summary};
 use crate::{
     env::{Env, Noted},
     record::{Format, Record},
@@ -22,6 +22,13 @@ pub(super) struct Stdout {
 const PIECES: usize = 1024;
 
 impl Connect for Stdout {
+    const SUMMARY: Summary = Summary {
+        delivered: "written to standard output; what reads the pipe, or the disk behind the file, \
+                    has it",
+        duplicate: "the CloudEvents `id`",
+        set_by: &[],
+    };
+
     fn from_env(_: &Env, format: Format) -> Result<Self, Noted> {
         Ok(Self { format })
     }

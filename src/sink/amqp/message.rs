@@ -10,6 +10,7 @@ use lapin::{
 use crate::{
     env::{Env, Noted},
     record::{Format, Record, shortened},
+    sink::template::Template,
 };
 
 const NAME: &str = "SINK_AMQP_ROUTING_KEY";
@@ -21,23 +22,7 @@ pub(super) const SHORT: usize = u8::MAX as usize;
 
 /// How a routing key is made.
 #[derive(Clone, Debug)]
-pub(super) struct RoutingKey(Vec<Part>);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
-    Text(String),
-    Value(Value),
-}
-
-/// What of a record can be in its routing key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Value {
-    Stream,
-    Type,
-    Namespace,
-    Job,
-    Node,
-}
+pub(super) struct RoutingKey(Template);
 
 /// A routing key that is too long for AMQP.
 #[derive(Debug, thiserror::Error)]
@@ -54,31 +39,7 @@ impl RoutingKey {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let mut parts = Vec::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('{') {
-            let (name, behind) = after.split_once('}').ok_or("has a `{` without its `}`")?;
-            let value = match name {
-                "stream" => Value::Stream,
-                "type" => Value::Type,
-                "namespace" => Value::Namespace,
-                "job" => Value::Job,
-                "node" => Value::Node,
-                _ => {
-                    let known = "stream, type, namespace, job, node";
-                    return Err(format!("`{{{name}}}` is not one of: {known}"));
-                }
-            };
-            if !before.is_empty() {
-                parts.push(Part::Text(before.to_owned()));
-            }
-            parts.push(Part::Value(value));
-            rest = behind;
-        }
-        if !rest.is_empty() {
-            parts.push(Part::Text(rest.to_owned()));
-        }
-        let key = Self(parts);
+        let key = Self(Template::parse(text)?);
         if key.is_constant() && text.len() > SHORT {
             return Err(KeyTooLong(text.len()).to_string());
         }
@@ -87,22 +48,12 @@ impl RoutingKey {
 
     /// Whether all records have the same one.
     pub(super) fn is_constant(&self) -> bool {
-        self.0.iter().all(|it| matches!(it, Part::Text(_)))
+        self.0.is_constant()
     }
 
     /// The routing key of a record. What a record does not have is empty.
     pub(super) fn of(&self, record: &Record) -> Result<ShortString, KeyTooLong> {
-        let mut key = String::new();
-        for part in &self.0 {
-            match part {
-                Part::Text(text) => key.push_str(text),
-                Part::Value(Value::Stream) => key.push_str(record.stream),
-                Part::Value(Value::Type) => key.push_str(record.meta.kind),
-                Part::Value(Value::Namespace) => key.push_str(&record.meta.namespace),
-                Part::Value(Value::Job) => key.push_str(&record.job().unwrap_or_default()),
-                Part::Value(Value::Node) => key.push_str(&record.node().unwrap_or_default()),
-            }
-        }
+        let key = self.0.of(record, |it| it.into());
         if key.len() > SHORT {
             return Err(KeyTooLong(key.len()));
         }

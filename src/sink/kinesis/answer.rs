@@ -1,16 +1,11 @@
 //! What an error of the service means.
 
-use aws_sdk_kinesis::{
-    error::{ProvideErrorMetadata, SdkError},
-    operation::put_records::PutRecordsError,
+use aws_sdk_kinesis::{error::SdkError, operation::put_records::PutRecordsError};
+
+use crate::sink::{
+    Again,
+    aws::{self, Meaning},
 };
-
-use crate::sink::Again;
-
-/// Nothing says where the stream is.
-#[derive(Debug, thiserror::Error)]
-#[error("no AWS region is known; set AWS_REGION, or the region of the profile")]
-pub(super) struct NoRegion;
 
 /// A request that failed as a whole.
 #[derive(Debug, thiserror::Error)]
@@ -38,27 +33,11 @@ pub(super) struct Miscounted {
     pub(super) answered: usize,
 }
 
-/// What an error of a whole request means.
-pub(super) enum Meaning {
-    /// The records, and no other time will do.
-    Refused,
-    /// The stream, or the way to it.
-    Unavailable(Again),
-}
-
 /// What an error of a whole request means, and what the operator can do.
 pub(super) fn meaning(err: &SdkError<PutRecordsError>) -> (Meaning, &'static str) {
-    let code = match err {
-        SdkError::ServiceError(_) => err.code().unwrap_or_default(),
-        SdkError::ConstructionFailure(_) => {
-            let hint = "; check the region and the credentials in AWS_*";
-            return (Meaning::Unavailable(Again::Seldom), hint);
-        }
-        _ => {
-            let hint =
-                "; check AWS_ENDPOINT_URL, AWS_REGION, the network and the credentials in AWS_*";
-            return (Meaning::Unavailable(Again::Soon), hint);
-        }
+    let code = match aws::code(err) {
+        Ok(code) => code,
+        Err(known) => return known,
     };
     match code {
         "ValidationException" | "InvalidArgumentException" | "SerializationException" => {
@@ -70,14 +49,6 @@ pub(super) fn meaning(err: &SdkError<PutRecordsError>) -> (Meaning, &'static str
         ),
         "AccessDeniedException" => {
             (Meaning::Unavailable(Again::Seldom), "; the credentials need kinesis:PutRecords")
-        }
-        "UnrecognizedClientException"
-        | "InvalidSignatureException"
-        | "IncompleteSignature"
-        | "MissingAuthenticationTokenException"
-        | "InvalidClientTokenId"
-        | "ExpiredTokenException" => {
-            (Meaning::Unavailable(Again::Seldom), "; check the credentials in AWS_*, and the clock")
         }
         code if code.starts_with("KMS") && code != "KMSThrottlingException" => (
             Meaning::Unavailable(Again::Seldom),
