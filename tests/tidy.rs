@@ -353,9 +353,10 @@ fn files_are_short_and_binaries_are_a_call() {
 
 #[test]
 fn every_variable_that_is_read_is_documented_and_no_other() {
-    nothing(undocumented_variables(&below("src"), &configuration()));
+    let sources = below("src");
+    nothing(undocumented_variables(&sources, &configuration()));
     for (_, text) in pages() {
-        nothing(imagined_variables(&below("src"), &text));
+        nothing(imagined_variables(&sources, &text));
     }
 }
 
@@ -363,8 +364,9 @@ fn every_variable_that_is_read_is_documented_and_no_other() {
 fn pages_quote_messages_that_are_logged() {
     let quoting: Vec<_> = pages().into_iter().filter(|it| it.1.contains(LOG_HEADING)).collect();
     assert!(quoting.len() > 3, "each receiver has a page with messages");
+    let sources = below("src");
     for (_, text) in quoting {
-        nothing(imagined_messages(&below("src"), &text));
+        nothing(imagined_messages(&sources, &text));
     }
 }
 

@@ -146,7 +146,7 @@ fn what_cargo_cannot_do_is_found() {
         ("run --no-default-features --bin firehose-demo", false),
         ("run --no-default-features --features demo --bin firehose-demo", true),
         ("run --features fuzz --bin fuzz-cursor FILE", true),
-        ("build --release --features amqp,kafka", false),
+        ("build --release --features amqp,pigeon", false),
         ("build --release --faster", false),
         ("test --test all documentation::cargo", true),
         ("test --test all documentation::carg0", false),

@@ -170,7 +170,7 @@ async fn a_page_that_does_not_do_what_it_says_is_found() {
             ),
             true,
         ),
-        (commands("cargo build --release --features kafka"), false),
+        (commands("cargo build --release --features pigeon"), false),
         (commands("tools/test && .ci/long fuzz && test -e target/release/firehose-jobs"), true),
         (commands("tools/rabbitmq --cto"), false),
         (noted("exit 78", "SINK_TYPE=x firehose-nodes"), true),

@@ -19,11 +19,14 @@ use super::{
 const UPDATE: &str = "UPDATE_DOCS";
 const BEGIN: &str = "<!-- generated: ";
 const END: &str = "<!-- end -->";
-/// Features that are no sinks, and what they bring. That of the fuzzer is nobody's but its own.
-const OTHER_FEATURES: [(&str, &str); 2] = [
+/// Features that are no sinks, and what they bring.
+const OTHER_FEATURES: [(&str, &str); 3] = [
     ("demo", "the stand-ins for Nomad and Consul, and `firehose-demo`"),
     ("filter", "expressions that tell which records are published"),
+    ("full", "all of these"),
 ];
+/// What others need, and nobody asks for: what the sinks of Amazon share, and the fuzzer.
+const NO_FEATURES: [&str; 2] = ["aws", "fuzz"];
 
 /// A sink, how a table calls it, and the variables that it needs.
 type Sample = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
@@ -103,12 +106,14 @@ fn calls() -> String {
 }
 
 fn features() -> String {
-    let mut out = "| feature | |\n|---|---|\n".to_owned();
+    let mut out = "| feature | | in a plain build |\n|---|---|---|\n".to_owned();
     let manifest = Manifest::read();
-    let mut names: Vec<&String> =
-        manifest.features.iter().filter(|it| *it.1).map(|it| it.0).collect();
-    names.sort();
-    for name in names {
+    let mut features: Vec<(&String, &bool)> = manifest.features.iter().collect();
+    features.sort();
+    for (name, default) in features {
+        if NO_FEATURES.contains(&name.as_str()) {
+            continue;
+        }
         let types: Vec<String> = sink::optional()
             .filter(|it| it.1 == name)
             .map(|(name, _)| format!("`SINK_TYPE={name}`"))
@@ -116,7 +121,7 @@ fn features() -> String {
         let other = || OTHER_FEATURES.iter().find(|it| it.0 == name).map(|it| it.1.to_owned());
         let what = if types.is_empty() { other() } else { Some(types.join(", ")) };
         let what = what.unwrap_or_else(|| panic!("nothing is known of the feature {name}"));
-        writeln!(out, "| `{name}` | {what} |").unwrap();
+        writeln!(out, "| `{name}` | {what} | {} |", if *default { "yes" } else { "no" }).unwrap();
     }
     out
 }
@@ -154,6 +159,8 @@ fn renewed(page: &Page, generated: impl Fn(&str) -> String) -> String {
     out
 }
 
+// A build that lacks a sink does not know what there is to say of it.
+#[cfg(feature = "full")]
 #[test]
 fn what_is_generated_is_as_the_program_has_it() {
     let mut wrong = Vec::new();

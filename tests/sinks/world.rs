@@ -151,12 +151,12 @@ pub fn floor(dir: &Path) -> Option<()> {
 }
 
 /// A text that does not compress, the same for the same number.
-pub fn noise(number: usize) -> String {
+pub fn noise(number: usize, length: usize) -> String {
     let mut state = number as u64 + 1;
     let step = |_| {
         state =
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         char::from(b'!' + u8::try_from((state >> 33) % 90).unwrap())
     };
-    (0..1_000).map(step).collect()
+    (0..length).map(step).collect()
 }
