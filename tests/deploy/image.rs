@@ -32,7 +32,8 @@ use crate::{
 
 /// Where `tools/release` has put the programs.
 const VARIABLE: &str = "RELEASE_DIR";
-const PROGRAM: &str = "firehose-nodes";
+const PROGRAM: &str = "nomad-firehose";
+const STREAM: &str = "nodes";
 const CHROOT: &str = "/usr/sbin/chroot";
 const USER: &str = "65532:65532";
 /// A server of names has to be at this port.
@@ -78,7 +79,7 @@ impl Root {
         let root = self.0.path().to_str().unwrap();
         let user = format!("--userspec={USER}");
         let inside = format!("/{PROGRAM}");
-        let chroot = [&*user, root, &inside];
+        let chroot = [&*user, root, &inside, STREAM];
         Program::new(PROGRAM, CHROOT).arguments(&[&chroot, arguments].concat())
     }
 }
