@@ -49,6 +49,8 @@ mod leaders;
 mod outages;
 #[path = "servers/rabbitmq.rs"]
 mod rabbitmq;
+#[path = "servers/receivers.rs"]
+mod receivers;
 #[path = "servers/recorded.rs"]
 mod recorded;
 #[path = "servers/sinks.rs"]

@@ -4,5 +4,7 @@
 pub mod contract;
 #[path = "../sinks/proxy.rs"]
 pub mod proxy;
+#[path = "../sinks/web.rs"]
+pub mod web;
 #[path = "../sinks/world.rs"]
 pub mod world;
