@@ -5,14 +5,13 @@ use serde_json::Value;
 use super::{
     World,
     consul::Agent,
-    firehose::{Program, change, names, nodes, repeated, wait},
+    firehose::{Program, change, names, nodes, repeated},
     sinks::web::{TOKEN, Web},
 };
 
-const STDOUT: &str = "nomad-firehose";
 const ARCHIVE: &str = "nomad-firehose-archive";
 const ALERTS: &str = "nomad-firehose-alerts";
-const PREFIXES: [&str; 3] = [STDOUT, ARCHIVE, ALERTS];
+const PREFIXES: [&str; 3] = ["nomad-firehose", ARCHIVE, ALERTS];
 const CHANGES: usize = 20;
 
 /// A copy of the stream that publishes to a receiver of HTTP.
@@ -70,20 +69,20 @@ async fn receivers_of_one_stream_have_a_lock_a_position_and_a_pace_each() {
     assert_eq!(after, before[1..], "a lock has changed hands");
 
     // Each goes on where it was.
+    archiving.stop().await;
+    alerting.stop().await;
+    change(&world.nomad, CHANGES + 1);
+    let all = nodes(CHANGES + 2);
     let printing = world.stream("nodes").start();
-    printing.publishes(1).await;
-    for (prefix, what) in [(STDOUT, "printed"), (ARCHIVE, "archived"), (ALERTS, "alerted")] {
-        let key = format!("{prefix}/nodes.value");
-        let last = (world.nomad.index() - 1).to_string();
-        wait(&format!("all that was {what} is saved"), async || {
-            (world.consul.value(&key).await.as_ref() == Some(&last)).then_some(())
-        })
-        .await;
-    }
-    assert_eq!(names(&printing.stop().await.out), nodes(CHANGES + 1)[CHANGES..]);
+    let archiving = to(&archive, ARCHIVE, &world).start();
+    let alerting = to(&alerts, ALERTS, &world).start();
+    printing.publishes(2).await;
+    archive.took(CHANGES + 2).await;
+    alerts.took(CHANGES + 2).await;
+    assert_eq!(names(&printing.stop().await.out), all[CHANGES..]);
     archiving.stop().await;
     alerting.stop().await;
     for web in [&archive, &alerts] {
-        assert_eq!(repeated(&nodes(CHANGES + 1), &received(web)), [""; 0]);
+        assert_eq!(repeated(&all, &received(web)), [""; 0]);
     }
 }
