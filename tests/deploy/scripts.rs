@@ -67,7 +67,7 @@ fn the_build_of_an_image_sees_all_that_a_program_is_built_from() {
 }
 
 #[test]
-fn a_released_program_has_every_receiver_and_no_stand_in() {
+fn a_released_program_has_what_a_plain_build_has_and_no_stand_in() {
     let manifest = include_str!("../../Cargo.toml");
     let default = manifest.lines().find_map(|it| it.strip_prefix("default = [")).unwrap();
     let mut features: BTreeSet<&str> = default.split('"').skip(1).step_by(2).collect();
