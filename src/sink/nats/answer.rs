@@ -75,8 +75,8 @@ pub(super) struct Answer {
     stream: String,
     seq: u64,
     duplicate: bool,
-    /// Names, where streams were looked for.
-    pub(super) streams: Option<Vec<String>>,
+    /// Names, where streams were looked for, and elsewhere something else.
+    pub(super) streams: serde_json::Value,
 }
 
 impl fmt::Display for ApiError {

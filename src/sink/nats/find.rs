@@ -48,7 +48,7 @@ pub(super) async fn stream(
             PublishError::NoSuchStream(stream.to_owned())
         }
         (Some(error), _) => PublishError::Api(error.meaning().1, error),
-        (None, None) if constant && streams.is_none_or(|it| it.is_empty()) => {
+        (None, None) if constant && streams.as_array().is_none_or(Vec::is_empty) => {
             PublishError::NoStream(subject.text().to_owned())
         }
         (None, _) => return Ok(()),

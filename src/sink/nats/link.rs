@@ -114,7 +114,8 @@ impl LinkError {
 
 /// Whether what a server said is about who we are.
 fn says_who(said: &str) -> bool {
-    ["Authorization", "Authentication"].iter().any(|it| said.contains(it))
+    let said = said.to_lowercase();
+    ["authorization", "authentication"].iter().any(|it| said.contains(it))
 }
 
 impl Link {
