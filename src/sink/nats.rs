@@ -271,6 +271,8 @@ impl Nats {
         let headers = message::headers(record, self.format, self.mode.stream());
         let message = Request::new().headers(headers).payload(record.encoded(self.format));
         tokio::select! {
+            // What came before the connection broke counts.
+            biased;
             answer = link.client().send_request(subject.clone(), message.timeout(None)) => {
                 Ok(answer::stored(&subject, answer))
             }

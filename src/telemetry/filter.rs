@@ -98,6 +98,8 @@ mod tests {
         assert_eq!(most("panic", TARGETS), [error, error, error, None]);
         let trace = Some(Level::TRACE);
         assert_eq!(most("trace", TARGETS), [trace, trace, warn, None]);
+        let libraries = ["hyper", "h2::proto", "lapin", "async_nats::connector"];
+        assert_eq!(most("trace", libraries), [warn, warn, None, None]);
     }
 
     #[test]

@@ -309,7 +309,7 @@ async fn the_core_mode_gives_messages_to_whoever_listens() {
     let admin = world.server.admin().await;
     let mut listening = admin.subscribe("nomad.>").await.unwrap();
     admin.flush().await.unwrap();
-    // The user may publish where the server answers that it has read everything.
+    // The other user must not publish where the server is asked whether it has read everything.
     world.nodes(&["a", "b", "c"]);
     let port = world.server.port();
     let core = world

@@ -151,24 +151,20 @@ fn base32(bytes: &[u8]) -> String {
     digits.collect()
 }
 
-/// Publishes what a subscriber that logs in the same way gets.
+/// A check goes well with this login, and not without one.
 async fn lets_in(settings: &str, variable: &str, file: &str) {
-    let mut world = World::with(Server::start_with(settings).await).await;
-    world.nodes(&["a"]);
-    let address = format!("127.0.0.1:{}", world.server.port());
+    let world = World::with(Server::start_with(settings).await).await;
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("login");
     fs::write(&path, file).unwrap();
-    let program = || {
+    let address = format!("127.0.0.1:{}", world.server.port());
+    let check = || {
         let program = world.program("nodes", &address).set("SINK_NATS_MODE", "core");
-        program.set(variable, path.to_str().unwrap()).arguments(&["--check"])
+        program.arguments(&["--check"])
     };
-    let good = program().run().await;
+    let good = check().set(variable, path.to_str().unwrap()).run().await;
     assert_eq!(good.code, Some(0), "{}{}", good.out, good.log);
-    world.server.kill();
-    let none = world.program("nodes", &address).set("SINK_NATS_MODE", "core");
-    world.server.resume().await;
-    let none = none.arguments(&["--check"]).run().await;
+    let none = check().run().await;
     assert_eq!(none.code, Some(1), "{}{}", none.out, none.log);
     assert!(none.out.contains("did not let us in"), "{}", none.out);
 }

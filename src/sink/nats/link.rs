@@ -225,6 +225,7 @@ impl Link {
         let inbox = self.client.new_inbox();
         let question = Request::new().timeout(None);
         tokio::select! {
+            biased;
             _ = self.client.send_request(inbox.clone(), question) => {}
             denied = self.denied(&inbox) => {
                 denied?;

@@ -132,3 +132,47 @@ fn seed(text: &str) -> io::Result<String> {
     let found = text.lines().map(str::trim).find(is_seed);
     found.map(str::to_owned).ok_or_else(|| io::Error::other(what))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::nats::address;
+
+    fn login(vars: &[(&str, &str)]) -> Result<Login, String> {
+        let vars = vars.iter().map(|(k, v)| ((*k).into(), (*v).into()));
+        let env: Env = vars.collect();
+        let servers = address::from_env(&env).unwrap();
+        let login = Login::from_env(&env, &servers);
+        env.check(login).map_err(|problems| problems[0].to_string())
+    }
+
+    #[test]
+    fn there_is_one_login() {
+        let plain = ("SINK_NATS_URL", "nats://a");
+        assert!(matches!(login(&[plain]), Ok(Login::InAddress)));
+        assert!(matches!(login(&[plain, (TOKEN, "planted")]), Ok(Login::Token(_))));
+        let with_login = ("SINK_NATS_URL", "nats://me:planted@a");
+        let both = login(&[with_login, (TOKEN, "planted")]).unwrap_err();
+        assert!(both.contains("SINK_NATS_URL has a login"), "{both}");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("seed");
+        std::fs::write(&path, "-----\n SUAFNA2\n").unwrap();
+        let nkey = (NKEY, path.to_str().unwrap());
+        assert!(matches!(login(&[plain, nkey]), Ok(Login::Nkey(_))));
+        let two = login(&[plain, nkey, (TOKEN, "planted")]).unwrap_err();
+        assert!(two.contains("set one of them"), "{two}");
+        assert!(![both, two].concat().contains("planted"));
+    }
+
+    #[test]
+    fn a_file_without_a_login_is_a_problem() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("planted");
+        std::fs::write(&path, "SAplanted").unwrap();
+        for name in [NKEY, CREDENTIALS] {
+            let problem = login(&[("SINK_NATS_URL", "a"), (name, path.to_str().unwrap())]);
+            let problem = problem.unwrap_err();
+            assert!(problem.starts_with(name) && !problem.contains("SAplanted"), "{problem}");
+        }
+    }
+}
