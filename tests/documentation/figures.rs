@@ -79,6 +79,7 @@ const FIGURES: &[Figure] = &[
             (AMQP, "at first after {}; the log says"),
             (KINESIS, "at first after {}; the log says"),
             (NATS, "at first after {}; the log says"),
+            (NATS, "everything waits, at first {}. Where"),
             (HTTP, "Everything waits, at first {}, in the end 30 s; check"),
         ],
     ),

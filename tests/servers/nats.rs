@@ -309,13 +309,9 @@ async fn the_core_mode_gives_messages_to_whoever_listens() {
     let admin = world.server.admin().await;
     let mut listening = admin.subscribe("nomad.>").await.unwrap();
     admin.flush().await.unwrap();
-    // The other user must not publish where the server is asked whether it has read everything.
     world.nodes(&["a", "b", "c"]);
-    let port = world.server.port();
-    let core = world
-        .program("nodes", &format!("nats://admin:admin@127.0.0.1:{port}"))
-        .set("SINK_NATS_MODE", "core")
-        .set("SINK_NATS_SUBJECT", "nomad.{stream}");
+    let core = world.stream("nodes").set("SINK_NATS_MODE", "core");
+    let core = core.set("SINK_NATS_SUBJECT", "nomad.{stream}");
     let running = core.start();
     let mut came = Vec::new();
     for _ in 0..3 {

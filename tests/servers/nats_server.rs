@@ -26,7 +26,7 @@ pub const STREAM: &str = "EVENTS";
 pub const USERS: &str = r#"authorization { users: [
     {user: admin, password: admin}
     {user: firehose, password: "let me in", permissions: {
-        publish: ["events", "events.>", "nomad.>"], subscribe: "_INBOX.>"
+        publish: ["events", "events.>", "nomad.>", "_INBOX.>"], subscribe: "_INBOX.>"
     }}
 ] }"#;
 /// Between two looks at a server that is being started.
