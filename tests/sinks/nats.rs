@@ -242,6 +242,7 @@ async fn a_lost_connection_is_told_at_once_and_made_again_by_the_next_call_only(
     peer.set(stored(2));
     sink.deliver(&[record("d", 1)]).await.unwrap();
     assert_eq!(peer.read(), [&read[..], &["d".to_owned()]].concat());
+    assert_eq!((peer.connections(), sink.connections()), (4, Some(4)));
 }
 
 #[tokio::test]
