@@ -14,6 +14,8 @@ pub(crate) mod credentials;
 mod kv;
 mod limit;
 mod lists;
+#[cfg(feature = "nats")]
+mod named;
 pub(crate) mod reload;
 mod rights;
 pub(crate) mod tls;

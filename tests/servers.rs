@@ -45,6 +45,15 @@ mod kills;
 mod kinesis;
 #[path = "servers/leaders.rs"]
 mod leaders;
+#[cfg(feature = "nats")]
+#[path = "servers/nats.rs"]
+mod nats;
+#[cfg(feature = "nats")]
+#[path = "servers/nats_access.rs"]
+mod nats_access;
+#[cfg(feature = "nats")]
+#[path = "servers/nats_server.rs"]
+mod nats_server;
 #[path = "servers/outages.rs"]
 mod outages;
 #[path = "servers/rabbitmq.rs"]

@@ -5,6 +5,8 @@ pub mod contract;
 mod http;
 pub mod kinesis;
 mod kinesis_own;
+#[cfg(feature = "nats")]
+mod nats;
 pub mod proxy;
 pub mod source;
 pub mod web;

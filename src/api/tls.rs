@@ -166,6 +166,34 @@ impl Tls {
             }))
         })
     }
+
+    /// The same for a library that takes the host of an address for the name in the server's
+    /// certificate, whatever the settings say.
+    #[cfg(feature = "nats")]
+    pub(crate) fn config_for_its_name(
+        self,
+    ) -> Result<Reloaded<std::sync::Arc<rustls::ClientConfig>>, BoxError> {
+        use std::sync::Arc;
+
+        use rustls::{ClientConfig, crypto::ring};
+
+        use super::{certificates::Key, named::Expecting};
+
+        let Some(name) = &self.server_name else { return self.config() };
+        let name = DnsName::try_from(name.as_str())?.to_owned();
+        Reloaded::new(self.files, self.loaded, move |loaded| {
+            let provider = Arc::new(ring::default_provider());
+            let verifier = Expecting::new(name.clone(), loaded.roots, &provider)?;
+            let builder = ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()?
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(verifier));
+            Ok(Arc::new(match loaded.key {
+                Some(Key { chain, key, .. }) => builder.with_client_auth_cert(chain, key)?,
+                None => builder.with_no_client_auth(),
+            }))
+        })
+    }
 }
 
 fn authorities(env: &Env, names: &Variables) -> Result<Option<Authorities>, Noted> {

@@ -24,7 +24,8 @@ const LEVELS: [(&str, LevelFilter); 8] = [
 /// The filter that a text asks for: a level, and others for modules.
 ///
 /// Libraries log from warnings on only, and that of AMQP nothing: it logs the payloads of messages
-/// that come back, and every error that it logs is also returned. No text changes that.
+/// that come back, and every error that it logs is also returned. So is every one of that of NATS.
+/// No text changes that.
 pub(super) fn parse(text: &str) -> Result<Targets, String> {
     let mut base = None;
     let mut modules: Vec<(&str, LevelFilter)> = Vec::new();
@@ -48,6 +49,7 @@ pub(super) fn parse(text: &str) -> Result<Targets, String> {
     Ok(Targets::new()
         .with_default(base.min(LevelFilter::WARN))
         .with_target("lapin", LevelFilter::OFF)
+        .with_target("async_nats", LevelFilter::OFF)
         .with_target(CRATE, base)
         .with_targets(modules))
 }
@@ -96,6 +98,8 @@ mod tests {
         assert_eq!(most("panic", TARGETS), [error, error, error, None]);
         let trace = Some(Level::TRACE);
         assert_eq!(most("trace", TARGETS), [trace, trace, warn, None]);
+        let libraries = ["hyper", "h2::proto", "lapin", "async_nats::connector"];
+        assert_eq!(most("trace", libraries), [warn, warn, None, None]);
     }
 
     #[test]

@@ -29,6 +29,7 @@ const CONTRACT: &str = "docs/contract.md";
 const GUARANTEES: &str = "docs/guarantees.md";
 const HTTP: &str = "docs/http.md";
 const KINESIS: &str = "docs/kinesis.md";
+const NATS: &str = "docs/nats.md";
 const OPERATIONS: &str = "docs/operations.md";
 const SOURCES: &str = "docs/sources.md";
 
@@ -53,6 +54,7 @@ const FIGURES: &[Figure] = &[
             (GUARANTEES, "at first after {}, in the end"),
             (AMQP, "at first after {}, in the end"),
             (KINESIS, "at first after {}, in the end"),
+            (NATS, "at first after {}, in the end"),
             (HTTP, "at first {}, in the end 30 s. What"),
         ],
     ),
@@ -64,6 +66,7 @@ const FIGURES: &[Figure] = &[
             (GUARANTEES, "in the end {} apart"),
             (AMQP, "in the end {} apart"),
             (KINESIS, "in the end {} apart"),
+            (NATS, "in the end {} apart"),
             (HTTP, "in the end {}; check the token"),
         ],
     ),
@@ -75,6 +78,8 @@ const FIGURES: &[Figure] = &[
             (GUARANTEES, "it begins with {}."),
             (AMQP, "at first after {}; the log says"),
             (KINESIS, "at first after {}; the log says"),
+            (NATS, "at first after {}; the log says"),
+            (NATS, "everything waits, at first {}. Where"),
             (HTTP, "Everything waits, at first {}, in the end 30 s; check"),
         ],
     ),
@@ -136,6 +141,22 @@ const FIGURES: &[Figure] = &[
     ("src/sink/http.rs", "MAX_BATCH_RECORDS", Digits, &[(README, "records of a batch, 1 to {} |")]),
     ("src/sink/http.rs", "MAX_BATCH_BYTES", Digits, &[(README, "payloads of a batch, up to {};")]),
     ("src/sink/http.rs", "TIMEOUT", Go, &[(README, "| `SINK_HTTP_TIMEOUT` | `{}` |")]),
+    ("src/sink/nats.rs", "MAX_RECORDS", Count, &[(NATS, "A call has up to {} messages, one")]),
+    (
+        "src/sink/nats.rs",
+        "MAX_CORE_RECORDS",
+        Count,
+        &[(NATS, "A call has up to {} messages there")],
+    ),
+    ("src/sink/nats/link.rs", "CONNECT_LIMIT", Time, &[(NATS, "each for up to {}, and the first")]),
+    ("src/sink/nats/link.rs", "ANSWER_LIMIT", Time, &[(NATS, "nothing is answered for {} |")]),
+    ("src/sink/nats/subject.rs", "MAX_VALUE", Count, &[(NATS, "A value of more than {} bytes")]),
+    (
+        "src/sink/nats/subject.rs",
+        "MAX_SUBJECT",
+        Count,
+        &[(NATS, "A subject of more than {} bytes")],
+    ),
     (
         "src/watch/split.rs",
         "MAX_ELEMENT_BYTES",

@@ -41,7 +41,7 @@ enum Holds {
 use Holds::{Address, Directory, File, Header, HeaderFile, Key, Login, Query, Value};
 
 /// Every variable that can hold a secret.
-const SECRETS: [(&str, Holds); 26] = [
+const SECRETS: [(&str, Holds); 32] = [
     ("NOMAD_ADDR", Address),
     ("NOMAD_TOKEN", Value),
     ("NOMAD_HTTP_AUTH", Login),
@@ -63,6 +63,12 @@ const SECRETS: [(&str, Holds); 26] = [
     ("SINK_HTTP_HMAC_SECRET", Value),
     ("SINK_HTTP_HMAC_SECRET_FILE", File),
     ("SINK_HTTP_CLIENT_KEY", Key),
+    ("SINK_NATS_URL", Address),
+    ("SINK_NATS_TOKEN", Value),
+    ("SINK_NATS_TOKEN_FILE", File),
+    ("SINK_NATS_CREDENTIALS_FILE", File),
+    ("SINK_NATS_NKEY_FILE", File),
+    ("SINK_NATS_CLIENT_KEY", Key),
     // Of everybody, and not only ours.
     ("HTTP_PROXY", Address),
     ("HTTPS_PROXY", Address),
@@ -97,6 +103,7 @@ const HARMLESS: &[&str] = &[
     "_LISTEN",
     "_LOCK_DELAY",
     "_BYTES",
+    "_MODE",
     "_NAMESPACE",
     "_PARTITION",
     "_PARTITION_KEY",
@@ -109,7 +116,9 @@ const HARMLESS: &[&str] = &[
     "_SOURCE",
     "_START",
     "_STATE_DIR",
+    "_STREAM",
     "_STREAM_NAME",
+    "_SUBJECT",
     "_TIMEOUT",
     "_TYPE",
     "_UNIX_ADDR",
@@ -180,6 +189,8 @@ impl Planted {
             let scheme = match (*name, scheme) {
                 ("SINK_AMQP_CONNECTION", "https") => "amqps",
                 ("SINK_AMQP_CONNECTION", _) => "amqp",
+                ("SINK_NATS_URL", "https") => "tls",
+                ("SINK_NATS_URL", _) => "nats",
                 (_, scheme) => scheme,
             };
             let value = match holds {
@@ -209,6 +220,7 @@ impl Planted {
             .set("SINK_AMQP_EXCHANGE", "nomad")
             .set("SINK_AMQP_ROUTING_KEY", "nomad")
             .set("SINK_KINESIS_STREAM_NAME", "nomad")
+            .set("SINK_NATS_SUBJECT", "nomad")
             .set("AWS_REGION", "eu-west-1")
             .set("AWS_ENDPOINT_URL", format!("http://{}", at.http))
     }
@@ -353,7 +365,11 @@ async fn secrets_are_not_in_what_is_said_of_values_that_cannot_be_used() {
         for way in ways {
             planted.format = formats.next().unwrap();
             let value = if in_file { planted.file("bad", &format!("\u{1}{way}")) } else { way };
-            let sink = if name.contains("AMQP") { "amqp" } else { "http" };
+            let sink = match *name {
+                name if name.contains("AMQP") => "amqp",
+                name if cfg!(feature = "nats") && name.contains("NATS") => "nats",
+                _ => "http",
+            };
             let set = planted.set(program(sink), &nowhere("http"), |it| is_file(it) || it == *name);
             let finished = set.set(name, &value).arguments(&["--check"]).run().await;
             assert!([Some(CONFIGURATION), Some(FAILED)].contains(&finished.code), "{finished:?}");
