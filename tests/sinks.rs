@@ -5,6 +5,10 @@ pub mod contract;
 mod http;
 pub mod kinesis;
 mod kinesis_own;
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
+#[cfg(feature = "mongodb")]
+mod mongodb_own;
 pub mod proxy;
 pub mod source;
 pub mod web;
@@ -21,4 +25,9 @@ mod http_batch_contract {
 
 mod kinesis_contract {
     crate::sink_contract!(crate::sinks::kinesis::Kinesis);
+}
+
+#[cfg(feature = "mongodb")]
+mod mongodb_contract {
+    crate::sink_contract!(crate::sinks::mongodb::MongoDb);
 }
