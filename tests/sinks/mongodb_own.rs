@@ -63,7 +63,7 @@ fn named<'a>(stored: &'a [Document], number: usize) -> &'a Document {
 async fn numbers_are_stored_as_nomad_wrote_them() {
     let world = World::new().await;
     let evaluation = serde_json::to_string(&numbered(0, "web")).unwrap();
-    let numbers = r#""A":1700000000123456789,"B":18446744073709551615,"C":0.1,"D":0.12345678901234567891,"E":1e3,"F":12345678901234567890123456789012345678901234567890,"Z":0}"#;
+    let numbers = r#""CreateIndex":900,"ModifyIndex":900,"A":1700000000123456789,"B":18446744073709551615,"C":0.1,"D":0.12345678901234567891,"E":1e3,"F":12345678901234567890123456789012345678901234567890,"Z":0}"#;
     let text = format!("{},{numbers}", evaluation.strip_suffix('}').unwrap());
     world.source.nomad.serve_generated(Table::Evaluations, 1_000_000, move || {
         std::iter::once(Bytes::from(text.clone()))
