@@ -55,7 +55,7 @@ pub(super) struct MongoDb {
 impl Connect for MongoDb {
     const SUMMARY: Summary = Summary {
         delivered: "in the journal of a majority of the replica set",
-        duplicate: "nobody: its `_id` is there already, and it is not stored again",
+        duplicate: "`_id`, so that it is not stored again",
         set_by: &["SINK_MONGODB_WORKERS"],
     };
 

@@ -32,7 +32,7 @@ const NO_FEATURES: [&str; 2] = ["aws", "fuzz"];
 type Sample = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
 /// Each sink as it can be set up with nothing but what it needs.
-pub const SINKS: [Sample; 5] = [
+pub const SINKS: [Sample; 6] = [
     ("stdout", "`stdout`", &[]),
     (
         "amqp",
@@ -44,6 +44,15 @@ pub const SINKS: [Sample; 5] = [
         ],
     ),
     ("kinesis", "`kinesis`", &[("SINK_KINESIS_STREAM_NAME", "x")]),
+    (
+        "mongodb",
+        "`mongodb`",
+        &[
+            ("SINK_MONGODB_CONNECTION", "mongodb://localhost"),
+            ("SINK_MONGODB_DATABASE", "x"),
+            ("SINK_MONGODB_COLLECTION", "x"),
+        ],
+    ),
     ("http", "`http`", &[("SINK_HTTP_ADDRESS", "http://localhost")]),
     (
         "http",

@@ -41,7 +41,7 @@ enum Holds {
 use Holds::{Address, Directory, File, Header, HeaderFile, Key, Login, Query, Value};
 
 /// Every variable that can hold a secret.
-const SECRETS: [(&str, Holds); 26] = [
+const SECRETS: [(&str, Holds); 28] = [
     ("NOMAD_ADDR", Address),
     ("NOMAD_TOKEN", Value),
     ("NOMAD_HTTP_AUTH", Login),
@@ -63,6 +63,8 @@ const SECRETS: [(&str, Holds); 26] = [
     ("SINK_HTTP_HMAC_SECRET", Value),
     ("SINK_HTTP_HMAC_SECRET_FILE", File),
     ("SINK_HTTP_CLIENT_KEY", Key),
+    ("SINK_MONGODB_CONNECTION", Address),
+    ("SINK_MONGODB_PASSWORD_FILE", File),
     // Of everybody, and not only ours.
     ("HTTP_PROXY", Address),
     ("HTTPS_PROXY", Address),
@@ -81,9 +83,11 @@ const HARMLESS: &[&str] = &[
     "_CAPATH",
     "_CHECKPOINT",
     "_CLIENT_CERT",
+    "_COLLECTION",
     "_CONSUL_PREFIX",
     "_VARIABLE_PREFIX",
     "_COUNT",
+    "_DATABASE",
     "_DEAD_LETTER",
     "_EXCHANGE",
     "_FILTER",
@@ -180,6 +184,7 @@ impl Planted {
             let scheme = match (*name, scheme) {
                 ("SINK_AMQP_CONNECTION", "https") => "amqps",
                 ("SINK_AMQP_CONNECTION", _) => "amqp",
+                ("SINK_MONGODB_CONNECTION", _) => "mongodb",
                 (_, scheme) => scheme,
             };
             let value = match holds {
@@ -209,6 +214,8 @@ impl Planted {
             .set("SINK_AMQP_EXCHANGE", "nomad")
             .set("SINK_AMQP_ROUTING_KEY", "nomad")
             .set("SINK_KINESIS_STREAM_NAME", "nomad")
+            .set("SINK_MONGODB_DATABASE", "nomad")
+            .set("SINK_MONGODB_COLLECTION", "nomad")
             .set("AWS_REGION", "eu-west-1")
             .set("AWS_ENDPOINT_URL", format!("http://{}", at.http))
     }
@@ -354,6 +361,7 @@ async fn secrets_are_not_in_what_is_said_of_values_that_cannot_be_used() {
             planted.format = formats.next().unwrap();
             let value = if in_file { planted.file("bad", &format!("\u{1}{way}")) } else { way };
             let sink = if name.contains("AMQP") { "amqp" } else { "http" };
+            let sink = if *name == "SINK_MONGODB_CONNECTION" { "mongodb" } else { sink };
             let set = planted.set(program(sink), &nowhere("http"), |it| is_file(it) || it == *name);
             let finished = set.set(name, &value).arguments(&["--check"]).run().await;
             assert!([Some(CONFIGURATION), Some(FAILED)].contains(&finished.code), "{finished:?}");

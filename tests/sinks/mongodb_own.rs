@@ -54,7 +54,7 @@ impl World {
     }
 }
 
-fn named<'a>(stored: &'a [Document], number: usize) -> &'a Document {
+fn named(stored: &[Document], number: usize) -> &Document {
     let id = numbered(number, "web")["ID"].as_str().unwrap().to_owned();
     stored.iter().find(|it| it.get_str("ID").ok() == Some(id.as_str())).unwrap()
 }
@@ -224,6 +224,19 @@ async fn what_has_to_be_mended_is_said_and_stops_everything() {
         assert!(line.contains(&format!("{name} ({code})")), "{line}");
         assert!(!world.source.has_checkpoint() && world.mongodb.member().stored.is_empty());
     }
+}
+
+#[tokio::test]
+async fn what_is_said_of_each_document_and_is_not_its_fault_stops_everything() {
+    let world = World::new().await;
+    // As a router passes on what a shard says.
+    world.script([Script::Each(13)]);
+    world.source.evaluations("web", 0..2);
+    let running = world.program().start();
+    running.logs("the user needs insert and update in this collection").await;
+    let log = running.stop().await.log;
+    assert!(log.contains("ERROR") && !log.contains("rejected"), "{log}");
+    assert!(!world.source.has_checkpoint());
 }
 
 #[tokio::test]

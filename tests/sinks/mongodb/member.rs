@@ -1,6 +1,6 @@
 //! What a member of a replica set does with a command.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque, btree_map::Entry};
 
 use ::mongodb::bson::{Bson, Document, doc};
 
@@ -176,18 +176,12 @@ impl Member {
                 continue;
             }
             self.attempts.push(record(&document));
-            if self.stored.contains_key(&id) {
-                let said = format!(
-                    "E11000 duplicate key error collection: {DATABASE}.{COLLECTION} index: _id_ \
-                     dup key: {{ _id: \"{id}\" }}"
-                );
-                errors.push(doc! {
-                    "index": index, "code": 11000, "errmsg": said,
-                    "keyPattern": { "_id": 1 }, "keyValue": { "_id": id },
-                });
-            } else {
-                self.stored.insert(id, document);
-                inserted += 1;
+            match self.stored.entry(id) {
+                Entry::Vacant(place) => {
+                    place.insert(document);
+                    inserted += 1;
+                }
+                Entry::Occupied(there) => errors.push(duplicate(index, there.key())),
             }
         }
         let mut reply = doc! { "n": inserted, "ok": 1.0 };
@@ -234,6 +228,17 @@ impl Member {
             found += i32::from(self.stored.contains_key(id));
         }
         doc! { "n": found, "nModified": 0, "ok": 1.0 }
+    }
+}
+
+fn duplicate(index: i32, id: &str) -> Document {
+    let said = format!(
+        "E11000 duplicate key error collection: {DATABASE}.{COLLECTION} index: _id_ dup key: {{ \
+         _id: \"{id}\" }}"
+    );
+    doc! {
+        "index": index, "code": 11000, "errmsg": said,
+        "keyPattern": { "_id": 1 }, "keyValue": { "_id": id },
     }
 }
 
