@@ -350,3 +350,35 @@ fn parts(entries: Vec<Entry>) -> Vec<Vec<Entry>> {
     }
     parts
 }
+
+#[cfg(test)]
+mod tests {
+    use ::mongodb::bson::rawdoc;
+
+    use super::*;
+
+    #[test]
+    fn documents_that_are_more_than_a_command_may_have_go_into_several() {
+        let sizes = [7, 7, 7, 15, 1, 1].map(|it| it << 20);
+        let entry = |(position, size): (usize, usize)| {
+            let document = rawdoc! { "text": "x".repeat(size - (16 << 10)) };
+            Entry { position, id: position.to_string(), document }
+        };
+        let parts = parts(sizes.into_iter().enumerate().map(entry).collect());
+        let positions: Vec<Vec<usize>> =
+            parts.iter().map(|it| it.iter().map(|it| it.position).collect()).collect();
+        assert_eq!(positions, [vec![0, 1], vec![2], vec![3, 4], vec![5]]);
+    }
+
+    #[test]
+    fn names_are_those_that_mongodb_takes() {
+        assert!(database("nomad-events_1").is_none() && collection("a.b-c").is_none());
+        let long = "x".repeat(64);
+        for name in ["a.b", "a b", "a/b", "a$", &long] {
+            assert!(database(name).is_some(), "{name}");
+        }
+        for name in ["system.users", "a$b"] {
+            assert!(collection(name).is_some(), "{name}");
+        }
+    }
+}

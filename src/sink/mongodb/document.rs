@@ -43,16 +43,15 @@ pub(super) enum Unfit {
 
 /// The document with this id, and the members of a JSON object in their order.
 pub(super) fn document(id: &str, json: &[u8], most: usize) -> Result<RawDocumentBuf, Unfit> {
-    let json: &RawValue = serde_json::from_slice(json)?;
-    if !json.get().starts_with('{') {
+    if json.trim_ascii_start().first() != Some(&b'{') {
         return Err(Unfit::NoObject);
     }
-    let mut out = Vec::with_capacity(json.get().len() * 2);
+    let Members(members) = serde_json::from_slice(json)?;
+    let mut out = Vec::with_capacity(json.len() * 2);
     framed(&mut out, |out| {
         out.push(STRING);
         name(out, "_id");
         string(out, id)?;
-        let Members(members) = serde_json::from_str(json.get())?;
         for (key, value) in members {
             if key == "_id" {
                 return Err(Unfit::OwnId);
