@@ -7,6 +7,10 @@ pub mod kinesis;
 mod kinesis_own;
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
+#[cfg(feature = "mongodb")]
+mod mongodb_own;
 pub mod proxy;
 pub mod source;
 pub mod web;
@@ -23,4 +27,9 @@ mod http_batch_contract {
 
 mod kinesis_contract {
     crate::sink_contract!(crate::sinks::kinesis::Kinesis);
+}
+
+#[cfg(feature = "mongodb")]
+mod mongodb_contract {
+    crate::sink_contract!(crate::sinks::mongodb::MongoDb);
 }

@@ -30,6 +30,7 @@ const GUARANTEES: &str = "docs/guarantees.md";
 const HTTP: &str = "docs/http.md";
 const KINESIS: &str = "docs/kinesis.md";
 const NATS: &str = "docs/nats.md";
+const MONGODB: &str = "docs/mongodb.md";
 const OPERATIONS: &str = "docs/operations.md";
 const SOURCES: &str = "docs/sources.md";
 
@@ -132,6 +133,30 @@ const FIGURES: &[Figure] = &[
         &[(KINESIS, "A connection may take {} to be made")],
     ),
     ("src/sink/kinesis.rs", "REQUEST_LIMIT", Time, &[(KINESIS, "and a request {}.")]),
+    ("src/sink/mongodb.rs", "WORKERS", Count, &[(MONGODB, "_WORKERS` | `{}` |")]),
+    ("src/sink/mongodb.rs", "MAX_WORKERS", Count, &[(MONGODB, "at the same time, 1 to {} |")]),
+    ("src/sink/mongodb.rs", "MAX_RECORDS", Count, &[(MONGODB, "A call has at most {} records")]),
+    ("src/sink/mongodb.rs", "DOCUMENT_BYTES", Size, &[(MONGODB, "more than {} as a document")]),
+    ("src/sink/mongodb.rs", "CALL_LIMIT", Time, &[(MONGODB, "has no answer within {} |")]),
+    (
+        "src/sink/mongodb/command.rs",
+        "MAJORITY_LIMIT",
+        Time,
+        &[(MONGODB, "does not have the documents within {} |")],
+    ),
+    (
+        "src/sink/mongodb/address.rs",
+        "CONNECT_LIMIT",
+        Time,
+        &[(MONGODB, "may take to be made; {} |")],
+    ),
+    (
+        "src/sink/mongodb/address.rs",
+        "SELECTION_LIMIT",
+        Time,
+        &[(MONGODB, "waits for a primary; {} |")],
+    ),
+    ("src/sink/mongodb/document.rs", "MAX_DEPTH", Count, &[(MONGODB, "more than {} levels deep")]),
     (
         "src/sink/http.rs",
         "MAX_WORKERS",

@@ -45,6 +45,15 @@ pub const SINKS: [Sample; 6] = [
     ),
     ("kinesis", "`kinesis`", &[("SINK_KINESIS_STREAM_NAME", "x")]),
     ("nats", "`nats`", &[("SINK_NATS_URL", "nats://localhost"), ("SINK_NATS_SUBJECT", "x")]),
+    (
+        "mongodb",
+        "`mongodb`",
+        &[
+            ("SINK_MONGODB_CONNECTION", "mongodb://localhost"),
+            ("SINK_MONGODB_DATABASE", "x"),
+            ("SINK_MONGODB_COLLECTION", "x"),
+        ],
+    ),
     ("http", "`http`", &[("SINK_HTTP_ADDRESS", "http://localhost")]),
     (
         "http",

@@ -42,6 +42,7 @@ use Holds::{Address, Directory, File, Header, HeaderFile, Key, Login, Query, Val
 
 /// Every variable that can hold a secret.
 const SECRETS: [(&str, Holds); 32] = [
+const SECRETS: [(&str, Holds); 28] = [
     ("NOMAD_ADDR", Address),
     ("NOMAD_TOKEN", Value),
     ("NOMAD_HTTP_AUTH", Login),
@@ -69,6 +70,8 @@ const SECRETS: [(&str, Holds); 32] = [
     ("SINK_NATS_CREDENTIALS_FILE", File),
     ("SINK_NATS_NKEY_FILE", File),
     ("SINK_NATS_CLIENT_KEY", Key),
+    ("SINK_MONGODB_CONNECTION", Address),
+    ("SINK_MONGODB_PASSWORD_FILE", File),
     // Of everybody, and not only ours.
     ("HTTP_PROXY", Address),
     ("HTTPS_PROXY", Address),
@@ -87,9 +90,11 @@ const HARMLESS: &[&str] = &[
     "_CAPATH",
     "_CHECKPOINT",
     "_CLIENT_CERT",
+    "_COLLECTION",
     "_CONSUL_PREFIX",
     "_VARIABLE_PREFIX",
     "_COUNT",
+    "_DATABASE",
     "_DEAD_LETTER",
     "_EXCHANGE",
     "_FILTER",
@@ -191,6 +196,7 @@ impl Planted {
                 ("SINK_AMQP_CONNECTION", _) => "amqp",
                 ("SINK_NATS_URL", "https") => "tls",
                 ("SINK_NATS_URL", _) => "nats",
+                ("SINK_MONGODB_CONNECTION", _) => "mongodb",
                 (_, scheme) => scheme,
             };
             let value = match holds {
@@ -221,6 +227,8 @@ impl Planted {
             .set("SINK_AMQP_ROUTING_KEY", "nomad")
             .set("SINK_KINESIS_STREAM_NAME", "nomad")
             .set("SINK_NATS_SUBJECT", "nomad")
+            .set("SINK_MONGODB_DATABASE", "nomad")
+            .set("SINK_MONGODB_COLLECTION", "nomad")
             .set("AWS_REGION", "eu-west-1")
             .set("AWS_ENDPOINT_URL", format!("http://{}", at.http))
     }
@@ -370,6 +378,8 @@ async fn secrets_are_not_in_what_is_said_of_values_that_cannot_be_used() {
                 name if cfg!(feature = "nats") && name.contains("NATS") => "nats",
                 _ => "http",
             };
+            let sink = if name.contains("AMQP") { "amqp" } else { "http" };
+            let sink = if *name == "SINK_MONGODB_CONNECTION" { "mongodb" } else { sink };
             let set = planted.set(program(sink), &nowhere("http"), |it| is_file(it) || it == *name);
             let finished = set.set(name, &value).arguments(&["--check"]).run().await;
             assert!([Some(CONFIGURATION), Some(FAILED)].contains(&finished.code), "{finished:?}");
