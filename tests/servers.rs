@@ -1,7 +1,7 @@
 //! The suite against real servers: real processes, elected by a real Consul, which publish what a
-//! stand-in for Nomad holds to a real RabbitMQ or through an API of Kinesis. `tools/test` runs it,
-//! and sets the paths of the servers: `CONSUL_BIN`, `RABBITMQ_BIN`, `RABBITMQCTL_BIN` and
-//! `KINESIS_BIN`.
+//! stand-in for Nomad holds to a real RabbitMQ or through an API of Amazon. `tools/test` runs it,
+//! and sets the paths of the servers: `CONSUL_BIN`, `RABBITMQ_BIN`, `RABBITMQCTL_BIN`,
+//! `KINESIS_BIN` and `MOTO_BIN`.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,6 +31,8 @@ mod deploying;
 mod documentation;
 #[path = "contract/emit.rs"]
 mod emit;
+#[path = "servers/eventbridge.rs"]
+mod eventbridge;
 #[path = "servers/faults.rs"]
 mod faults;
 #[path = "support/process.rs"]
@@ -45,6 +47,8 @@ mod kills;
 mod kinesis;
 #[path = "servers/leaders.rs"]
 mod leaders;
+#[path = "servers/moto.rs"]
+mod moto;
 #[path = "servers/outages.rs"]
 mod outages;
 #[path = "servers/rabbitmq.rs"]
@@ -53,6 +57,8 @@ mod rabbitmq;
 mod recorded;
 #[path = "servers/sinks.rs"]
 mod sinks;
+#[path = "servers/sqs.rs"]
+mod sqs;
 #[path = "servers/streams.rs"]
 mod streams;
 mod support;

@@ -1,12 +1,17 @@
 //! Every sink against its receiver: the contract that all of them keep, and what each has besides.
 //! Those whose receivers are servers of others are in the suite `servers`.
 
+pub mod aws;
 pub mod contract;
+pub mod eventbridge;
+mod eventbridge_own;
 mod http;
 pub mod kinesis;
 mod kinesis_own;
 pub mod proxy;
 pub mod source;
+pub mod sqs;
+mod sqs_own;
 pub mod web;
 pub mod world;
 
@@ -21,4 +26,24 @@ mod http_batch_contract {
 
 mod kinesis_contract {
     crate::sink_contract!(crate::sinks::kinesis::Kinesis);
+}
+
+mod sqs_contract {
+    crate::sink_contract!(crate::sinks::sqs::Standard);
+}
+
+mod sqs_fifo_contract {
+    // An answer that is lost makes no duplicate here, and `sqs_own` has that of the others.
+    crate::sink_contract!(crate::sinks::sqs::Fifo:
+        records_of_one_key_stay_in_order
+        only_what_failed_is_sent_again_and_holds_up_nobody_else
+        a_record_that_is_refused_is_kept_and_the_others_go_on
+        a_record_that_is_too_large_is_kept_and_the_others_go_on
+        a_receiver_that_crashes_while_it_receives_loses_nothing
+        a_stop_in_the_middle_of_a_call_is_in_time_and_the_next_run_goes_on
+    );
+}
+
+mod eventbridge_contract {
+    crate::sink_contract!(crate::sinks::eventbridge::EventBridge);
 }

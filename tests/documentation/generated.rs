@@ -29,7 +29,7 @@ const OTHER_FEATURES: [(&str, &str); 2] = [
 type Sample = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
 /// Each sink as it can be set up with nothing but what it needs.
-pub const SINKS: [Sample; 5] = [
+pub const SINKS: [Sample; 7] = [
     ("stdout", "`stdout`", &[]),
     (
         "amqp",
@@ -41,6 +41,16 @@ pub const SINKS: [Sample; 5] = [
         ],
     ),
     ("kinesis", "`kinesis`", &[("SINK_KINESIS_STREAM_NAME", "x")]),
+    ("sqs", "`sqs`", &[("SINK_SQS_QUEUE_NAME", "x")]),
+    (
+        "eventbridge",
+        "`eventbridge`",
+        &[
+            ("SINK_EVENT_BUS_NAME", "x"),
+            ("SINK_EVENT_BUS_DETAIL_TYPE", "x"),
+            ("SINK_EVENT_BUS_SOURCE", "x"),
+        ],
+    ),
     ("http", "`http`", &[("SINK_HTTP_ADDRESS", "http://localhost")]),
     (
         "http",

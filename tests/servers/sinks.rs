@@ -4,5 +4,7 @@
 pub mod contract;
 #[path = "../sinks/proxy.rs"]
 pub mod proxy;
+#[path = "../sinks/source.rs"]
+pub mod source;
 #[path = "../sinks/world.rs"]
 pub mod world;
