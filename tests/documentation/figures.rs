@@ -128,12 +128,7 @@ const FIGURES: &[Figure] = &[
         Digits,
         &[(README, "the most that a request may have, up to {} |")],
     ),
-    (
-        "src/sink/aws.rs",
-        "CONNECT_LIMIT",
-        Time,
-        &[(KINESIS, "A connection may take {} to be made")],
-    ),
+    ("src/sink/aws.rs", "CONNECT_LIMIT", Time, &[(KINESIS, "A connection may take {} to be made")]),
     ("src/sink/aws.rs", "REQUEST_LIMIT", Time, &[(KINESIS, "and a request {}.")]),
     ("src/sink/sqs.rs", "MAX_RECORDS", Count, &[(SQS, "A request has at most {} records")]),
     ("src/sink/sqs.rs", "REQUEST_BYTES", Digits, &[(SQS, "_MAX_REQUEST_BYTES` | `{}` |")]),
@@ -153,12 +148,7 @@ const FIGURES: &[Figure] = &[
         Digits,
         &[(EVENTBRIDGE, "_MAX_REQUEST_BYTES` | `{}` |")],
     ),
-    (
-        "src/sink/eventbridge.rs",
-        "MOST_BYTES",
-        Digits,
-        &[(EVENTBRIDGE, "and an event, up to {} |")],
-    ),
+    ("src/sink/eventbridge.rs", "MOST_BYTES", Digits, &[(EVENTBRIDGE, "and an event, up to {} |")]),
     (
         "src/sink/eventbridge.rs",
         "WORKERS",

@@ -97,9 +97,9 @@ impl Receiver for Bus {
 }
 
 // It keeps everything in its memory, fails nothing, refuses nothing that is well-formed, and lets
-// everybody in; what then is to be done is tested with a receiver that does.
+// everybody in; what then is to be done is tested with a receiver that does. It takes a fifth of a
+// second for each event, so those tests that make many are left to that one as well.
 crate::sink_contract!(Bus:
-    records_of_one_key_stay_in_order
     a_lost_answer_means_a_duplicate_and_never_a_loss
     a_record_that_is_too_large_is_kept_and_the_others_go_on
 );
