@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn only_a_fifo_queue_has_groups() {
-        let group = |vars| sqs(vars).map(|it| it.group);
+        let group = |vars: &[(&str, &str)]| sqs(vars).map(|it| it.group);
         let (standard, fifo) =
             (("SINK_SQS_QUEUE_NAME", "events"), ("SINK_SQS_QUEUE_NAME", "events.fifo"));
         assert_eq!(group(&[standard]).unwrap(), None);
