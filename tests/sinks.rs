@@ -28,8 +28,20 @@ mod kinesis_contract {
     crate::sink_contract!(crate::sinks::kinesis::Kinesis);
 }
 
+// A receiver that is slow is `kinesis` above, of which these have their client: with ten records for
+// each request that would take them a minute.
 mod sqs_contract {
-    crate::sink_contract!(crate::sinks::sqs::Standard);
+    crate::sink_contract!(crate::sinks::sqs::Standard:
+        records_of_one_key_stay_in_order
+        only_what_failed_is_sent_again_and_holds_up_nobody_else
+        a_record_that_is_refused_is_kept_and_the_others_go_on
+        a_record_that_is_too_large_is_kept_and_the_others_go_on
+        a_lost_answer_means_a_duplicate_and_never_a_loss
+        a_receiver_that_is_down_at_the_start_is_waited_for
+        a_receiver_that_crashes_while_it_receives_loses_nothing
+        a_stop_in_the_middle_of_a_call_is_in_time_and_the_next_run_goes_on
+        wrong_credentials_stop_everything_and_lose_nothing
+    );
 }
 
 mod sqs_fifo_contract {
@@ -45,5 +57,15 @@ mod sqs_fifo_contract {
 }
 
 mod eventbridge_contract {
-    crate::sink_contract!(crate::sinks::eventbridge::EventBridge);
+    crate::sink_contract!(crate::sinks::eventbridge::EventBridge:
+        records_of_one_key_stay_in_order
+        only_what_failed_is_sent_again_and_holds_up_nobody_else
+        a_record_that_is_refused_is_kept_and_the_others_go_on
+        a_record_that_is_too_large_is_kept_and_the_others_go_on
+        a_lost_answer_means_a_duplicate_and_never_a_loss
+        a_receiver_that_is_down_at_the_start_is_waited_for
+        a_receiver_that_crashes_while_it_receives_loses_nothing
+        a_stop_in_the_middle_of_a_call_is_in_time_and_the_next_run_goes_on
+        wrong_credentials_stop_everything_and_lose_nothing
+    );
 }
