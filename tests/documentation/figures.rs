@@ -162,6 +162,12 @@ const FIGURES: &[Figure] = &[
         &[(EVENTBRIDGE, "requests at the same time, 1 to {} |")],
     ),
     (
+        "src/sink/eventbridge.rs",
+        "LOOK_AGAIN",
+        Time,
+        &[(EVENTBRIDGE, "and again {} after the last look")],
+    ),
+    (
         "src/sink/eventbridge/names.rs",
         "MAX_DETAIL_TYPE",
         Count,
