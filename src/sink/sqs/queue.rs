@@ -52,7 +52,10 @@ impl Queue {
         let plain = |it: char| it.is_ascii_graphic() && !matches!(it, '@' | '?' | '#');
         match address.rsplit_once('/') {
             Some((place, name))
-                if !place.starts_with('/') && address.chars().all(plain) && is_name(name) =>
+                if !place.is_empty()
+                    && !place.starts_with('/')
+                    && address.chars().all(plain)
+                    && is_name(name) =>
             {
                 Ok(Self::Url(text))
             }
