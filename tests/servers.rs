@@ -1,7 +1,7 @@
 //! The suite against real servers: real processes, elected by a real Consul, which publish what a
-//! stand-in for Nomad holds to a real RabbitMQ or through an API of Kinesis. `tools/test` runs it,
-//! and sets the paths of the servers: `CONSUL_BIN`, `RABBITMQ_BIN`, `RABBITMQCTL_BIN` and
-//! `KINESIS_BIN`.
+//! stand-in for Nomad holds to a real RabbitMQ or through an API of Amazon. `tools/test` runs it,
+//! and sets the paths of the servers: `CONSUL_BIN`, `RABBITMQ_BIN`, `RABBITMQCTL_BIN`,
+//! `KINESIS_BIN` and `MOTO_BIN`.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,6 +31,8 @@ mod deploying;
 mod documentation;
 #[path = "contract/emit.rs"]
 mod emit;
+#[path = "servers/eventbridge.rs"]
+mod eventbridge;
 #[path = "servers/faults.rs"]
 mod faults;
 #[path = "support/process.rs"]
@@ -54,6 +56,8 @@ mod nats_access;
 #[cfg(feature = "nats")]
 #[path = "servers/nats_server.rs"]
 mod nats_server;
+#[path = "servers/moto.rs"]
+mod moto;
 #[path = "servers/outages.rs"]
 mod outages;
 #[path = "servers/rabbitmq.rs"]
@@ -64,6 +68,8 @@ mod receivers;
 mod recorded;
 #[path = "servers/sinks.rs"]
 mod sinks;
+#[path = "servers/sqs.rs"]
+mod sqs;
 #[path = "servers/streams.rs"]
 mod streams;
 mod support;

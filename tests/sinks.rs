@@ -1,7 +1,10 @@
 //! Every sink against its receiver: the contract that all of them keep, and what each has besides.
 //! Those whose receivers are servers of others are in the suite `servers`.
 
+pub mod aws;
 pub mod contract;
+pub mod eventbridge;
+mod eventbridge_own;
 mod http;
 pub mod kinesis;
 mod kinesis_own;
@@ -13,6 +16,8 @@ pub mod mongodb;
 mod mongodb_own;
 pub mod proxy;
 pub mod source;
+pub mod sqs;
+mod sqs_own;
 pub mod web;
 pub mod world;
 
@@ -32,4 +37,44 @@ mod kinesis_contract {
 #[cfg(feature = "mongodb")]
 mod mongodb_contract {
     crate::sink_contract!(crate::sinks::mongodb::MongoDb);
+// A receiver that is slow is `kinesis` above, of which these have their client: with ten records for
+// each request that would take them a minute.
+mod sqs_contract {
+    crate::sink_contract!(crate::sinks::sqs::Standard:
+        records_of_one_key_stay_in_order
+        only_what_failed_is_sent_again_and_holds_up_nobody_else
+        a_record_that_is_refused_is_kept_and_the_others_go_on
+        a_record_that_is_too_large_is_kept_and_the_others_go_on
+        a_lost_answer_means_a_duplicate_and_never_a_loss
+        a_receiver_that_is_down_at_the_start_is_waited_for
+        a_receiver_that_crashes_while_it_receives_loses_nothing
+        a_stop_in_the_middle_of_a_call_is_in_time_and_the_next_run_goes_on
+        wrong_credentials_stop_everything_and_lose_nothing
+    );
+}
+
+mod sqs_fifo_contract {
+    // An answer that is lost makes no duplicate here, and `sqs_own` has that of the others.
+    crate::sink_contract!(crate::sinks::sqs::Fifo:
+        records_of_one_key_stay_in_order
+        only_what_failed_is_sent_again_and_holds_up_nobody_else
+        a_record_that_is_refused_is_kept_and_the_others_go_on
+        a_record_that_is_too_large_is_kept_and_the_others_go_on
+        a_receiver_that_crashes_while_it_receives_loses_nothing
+        a_stop_in_the_middle_of_a_call_is_in_time_and_the_next_run_goes_on
+    );
+}
+
+mod eventbridge_contract {
+    crate::sink_contract!(crate::sinks::eventbridge::EventBridge:
+        records_of_one_key_stay_in_order
+        only_what_failed_is_sent_again_and_holds_up_nobody_else
+        a_record_that_is_refused_is_kept_and_the_others_go_on
+        a_record_that_is_too_large_is_kept_and_the_others_go_on
+        a_lost_answer_means_a_duplicate_and_never_a_loss
+        a_receiver_that_is_down_at_the_start_is_waited_for
+        a_receiver_that_crashes_while_it_receives_loses_nothing
+        a_stop_in_the_middle_of_a_call_is_in_time_and_the_next_run_goes_on
+        wrong_credentials_stop_everything_and_lose_nothing
+    );
 }

@@ -1,4 +1,5 @@
-//! What the sinks of Amazon share: how the services are reached, and what their errors mean.
+//! What the sinks of Amazon share: how the services are reached, what their errors mean, and what
+//! becomes of the records of a request.
 
 use std::time::Duration;
 
@@ -13,6 +14,12 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::Again;
 
+mod batch;
+mod service;
+
+pub(super) use batch::{Answer, Batch, TooLarge};
+pub(super) use service::Service;
+
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 
@@ -22,12 +29,19 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 pub(super) struct NoRegion;
 
 /// What an error of a whole request means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// The records, and no other time will do.
     Refused,
     /// The receiver, or the way to it.
     Unavailable(Again),
 }
+
+/// What an error means, and what the operator can do.
+pub(super) type Hint = (Meaning, &'static str);
+
+const SOON: Meaning = Meaning::Unavailable(Again::Soon);
+const SELDOM: Meaning = Meaning::Unavailable(Again::Seldom);
 
 /// What clients are made of, once there is a region: the machine that tells it may not be there at
 /// first.
@@ -52,33 +66,79 @@ pub(super) async fn config() -> Result<SdkConfig, NoRegion> {
     if config.region().is_some() { Ok(config) } else { Err(NoRegion) }
 }
 
-/// The code that a service has answered with; or what the error means, and what the operator can
-/// do, where it means the same with all of them.
-pub(super) fn code<E: ProvideErrorMetadata, R>(
+/// Whether the service lets us in, and does not permit this.
+pub(super) fn is_denied<E: ProvideErrorMetadata, R>(err: &SdkError<E, R>) -> bool {
+    matches!(err.code(), Some("AccessDenied" | "AccessDeniedException"))
+}
+
+/// What an error means: `own` knows the codes that mean something to one service only.
+fn meaning<E: ProvideErrorMetadata, R>(
     err: &SdkError<E, R>,
-) -> Result<&str, (Meaning, &'static str)> {
-    let code = match err {
-        SdkError::ServiceError(err) => err.err().code().unwrap_or_default(),
+    own: fn(&str) -> Option<Hint>,
+) -> Hint {
+    match err {
+        SdkError::ServiceError(err) => {
+            let code = err.err().code().unwrap_or_default();
+            own(code).unwrap_or_else(|| common(code))
+        }
         SdkError::ConstructionFailure(_) => {
-            let hint = "; check the region and the credentials in AWS_*";
-            return Err((Meaning::Unavailable(Again::Seldom), hint));
+            (SELDOM, "; check the region and the credentials in AWS_*")
         }
         _ => {
-            let hint =
-                "; check AWS_ENDPOINT_URL, AWS_REGION, the network and the credentials in AWS_*";
-            return Err((Meaning::Unavailable(Again::Soon), hint));
+            (SOON, "; check AWS_ENDPOINT_URL, AWS_REGION, the network and the credentials in AWS_*")
         }
-    };
+    }
+}
+
+/// What a code means with every service.
+fn common(code: &str) -> Hint {
     match code {
         "UnrecognizedClientException"
         | "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
         | "IncompleteSignature"
+        | "MissingAuthenticationToken"
         | "MissingAuthenticationTokenException"
+        | "InvalidAccessKeyId"
         | "InvalidClientTokenId"
-        | "ExpiredTokenException" => Err((
-            Meaning::Unavailable(Again::Seldom),
-            "; check the credentials in AWS_*, and the clock",
-        )),
-        code => Ok(code),
+        | "ExpiredToken"
+        | "ExpiredTokenException"
+        | "RequestExpired" => (SELDOM, "; check the credentials in AWS_*, and the clock"),
+        "ValidationException" | "ValidationError" | "SerializationException" => {
+            (Meaning::Refused, "; the records are not as the service wants them")
+        }
+        code if is_of_a_key(code) => (SELDOM, "; check the key of KMS that encrypts it"),
+        _ => (SOON, ""),
+    }
+}
+
+/// Whether it is a key of KMS that cannot be used, and not only now. Some codes of SQS have a dot,
+/// and others are written in small letters.
+fn is_of_a_key(code: &str) -> bool {
+    (code.starts_with("KMS") || code.starts_with("Kms")) && !code.contains("Thrott")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_means_the_same_with_all_services() {
+        for (code, meaning) in [
+            ("InvalidClientTokenId", SELDOM),
+            ("ExpiredTokenException", SELDOM),
+            ("KMSDisabledException", SELDOM),
+            ("KMS.AccessDeniedException", SELDOM),
+            ("KmsInvalidState", SELDOM),
+            ("ValidationException", Meaning::Refused),
+            ("KMSThrottlingException", SOON),
+            ("KMS.ThrottlingException", SOON),
+            ("KmsThrottled", SOON),
+            ("ThrottlingException", SOON),
+            ("InternalFailure", SOON),
+            ("", SOON),
+        ] {
+            assert_eq!(common(code).0, meaning, "{code}");
+        }
     }
 }

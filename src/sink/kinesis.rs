@@ -1,18 +1,13 @@
 //! Puts records into a stream of Amazon Kinesis.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
-use aws_sdk_kinesis::{
-    Client,
-    error::{ProvideErrorMetadata, SdkError},
-    operation::put_records::{PutRecordsError, PutRecordsOutput},
-    primitives::Blob,
-    types::{PutRecordsRequestEntry, PutRecordsResultEntry},
-};
+use aws_sdk_kinesis::{Client, primitives::Blob, types::PutRecordsRequestEntry};
 use tokio::sync::OnceCell;
 
-use super::{About, Connect, DeliverError, Failure, FailureKind, Sink, Summary, aws};
+use super::{
+    About, Connect, DeliverError, Failure, Sink, Summary,
+    aws::{self, Batch, Service, TooLarge},
+};
 use crate::{
     env::{Env, Noted},
     error::BoxError,
@@ -20,9 +15,6 @@ use crate::{
 };
 
 mod answer;
-
-use answer::{EntryError, Miscounted, PutError, meaning};
-use aws::Meaning;
 
 /// What PutRecords takes, in records and in characters of a partition key.
 const MAX_RECORDS: usize = 500;
@@ -43,23 +35,13 @@ const MAX_WORKERS: usize = 64;
 /// in three places.
 pub(super) struct Kinesis {
     stream: String,
+    service: Service,
     partition_key: Option<String>,
     record_bytes: usize,
     request_bytes: usize,
     workers: usize,
     format: Format,
     client: OnceCell<Client>,
-}
-
-/// A record that no stream takes.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the record has {size} bytes with its key, and SINK_KINESIS_MAX_RECORD_BYTES allows {most}; \
-     raise it if the stream takes more"
-)]
-struct TooLarge {
-    size: usize,
-    most: usize,
 }
 
 impl Connect for Kinesis {
@@ -90,8 +72,11 @@ impl Connect for Kinesis {
             sizes => sizes,
         };
         let workers = env.within("SINK_KINESIS_WORKERS", WORKERS, MAX_WORKERS);
+        let stream = stream?;
+        let receiver = format!("Kinesis stream `{stream}`");
         Ok(Self {
-            stream: stream?,
+            stream,
+            service: Service { receiver, own: answer::meaning },
             partition_key: partition_key?,
             record_bytes: record_bytes?,
             request_bytes: request_bytes?,
@@ -127,7 +112,7 @@ fn stream(env: &Env) -> Result<String, Noted> {
 #[async_trait]
 impl Sink for Kinesis {
     async fn deliver(&self, records: &[Record]) -> Result<(), DeliverError> {
-        let (positions, entries, mut failures) = self.entries(records);
+        let Batch { positions, entries, mut failures } = Batch::of(records, |it| self.entry(it));
         if !entries.is_empty() {
             failures.extend(self.put(&positions, entries).await?);
         }
@@ -160,8 +145,8 @@ impl Sink for Kinesis {
         match request.send().await {
             Ok(_) => Ok(()),
             // Who may put records need not have this right.
-            Err(err) if err.code() == Some("AccessDeniedException") => Ok(()),
-            Err(err) => Err(DeliverError::unavailable(err)),
+            Err(err) if aws::is_denied(&err) => Ok(()),
+            Err(err) => Err(self.service.unavailable("look for", err)),
         }
     }
 }
@@ -180,28 +165,18 @@ impl Kinesis {
         self.stream.starts_with("arn:").then_some(self.stream.as_str())
     }
 
-    /// What to put, the positions of its records, and those that are too large.
-    fn entries(&self, records: &[Record]) -> (Vec<usize>, Vec<Entry>, Vec<Failure>) {
-        let (mut positions, mut entries, mut failures) = (Vec::new(), Vec::new(), Vec::new());
-        for (position, record) in records.iter().enumerate() {
-            let entry = self.entry(record);
-            if entry.size() > self.record_bytes {
-                let source = TooLarge { size: entry.size(), most: self.record_bytes }.into();
-                failures.push(Failure { position, kind: FailureKind::Rejected, source });
-            } else {
-                positions.push(position);
-                entries.push(entry);
-            }
-        }
-        (positions, entries, failures)
-    }
-
-    fn entry(&self, record: &Record) -> Entry {
+    fn entry(&self, record: &Record) -> Result<Entry, BoxError> {
         let key = match &self.partition_key {
             Some(key) => key.clone(),
             None => shortened(&record.key, MAX_KEY).into_owned(),
         };
-        Entry { key, data: record.encoded(self.format) }
+        let entry = Entry { key, data: record.encoded(self.format) };
+        let (size, most) = (entry.size(), self.record_bytes);
+        if size > most {
+            let variable = "SINK_KINESIS_MAX_RECORD_BYTES";
+            return Err(TooLarge { size, most, variable }.into());
+        }
+        Ok(entry)
     }
 
     /// Puts the records at these positions; which of them failed.
@@ -217,58 +192,17 @@ impl Kinesis {
         };
         let entries = entries.into_iter().filter_map(Entry::request).collect();
         match request.set_records(Some(entries)).send().await {
-            Ok(answer) => Ok(self.failed_entries(positions, &answer)),
-            Err(err) => self.failed(positions, err),
-        }
-    }
-
-    /// The records that failed although the request did not.
-    fn failed_entries(&self, positions: &[usize], answer: &PutRecordsOutput) -> Vec<Failure> {
-        let results = answer.records();
-        let failed = |position: &usize, source: BoxError| Failure {
-            position: *position,
-            kind: FailureKind::Transient,
-            source,
-        };
-        if results.len() != positions.len() {
-            let (sent, answered) = (positions.len(), results.len());
-            let miscounted = |it| failed(it, Miscounted { sent, answered }.into());
-            return positions.iter().map(miscounted).collect();
-        }
-        let stored =
-            |it: &PutRecordsResultEntry| it.sequence_number().is_some_and(|it| !it.is_empty());
-        let pairs = positions.iter().zip(results);
-        pairs
-            .filter(|(_, it)| it.error_code().is_some() || !stored(it))
-            .map(|(position, it)| {
-                let code = it.error_code().unwrap_or("no sequence number").to_owned();
-                failed(position, EntryError { stream: self.stream.clone(), code }.into())
-            })
-            .collect()
-    }
-
-    /// The request failed as a whole.
-    fn failed(
-        &self,
-        positions: &[usize],
-        err: SdkError<PutRecordsError>,
-    ) -> Result<Vec<Failure>, DeliverError> {
-        let (meaning, hint) = meaning(&err);
-        let source = Arc::new(PutError { stream: self.stream.clone(), hint, source: err });
-        let kind = match meaning {
-            Meaning::Unavailable(again) => {
-                return Err(DeliverError::Unavailable { source: source.into(), again });
+            Ok(answer) => {
+                let answers = answer.records().iter().map(answer::about).collect();
+                Ok(self.service.failed_entries(positions, answers))
             }
-            Meaning::Refused if positions.len() == 1 => FailureKind::Rejected,
-            Meaning::Refused => FailureKind::Suspect,
-        };
-        let failure =
-            |position: &usize| Failure { position: *position, kind, source: source.clone().into() };
-        Ok(positions.iter().map(failure).collect())
+            Err(err) => self.service.failed(positions, err),
+        }
     }
 }
 
 /// What one record becomes.
+#[derive(Debug)]
 struct Entry {
     key: String,
     data: bytes::Bytes,
@@ -289,7 +223,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::tests::record;
+    use crate::{record::tests::record, sink::FailureKind};
 
     fn kinesis(vars: &[(&str, &str)]) -> Result<Kinesis, String> {
         let name = [("SINK_KINESIS_STREAM_NAME", "events")];
@@ -304,7 +238,7 @@ mod tests {
         let kinesis = kinesis(&[]).unwrap();
         let most = RECORD_BYTES - 1;
         let records = [record("k", 1), record("k", most + 1), record("k", most)];
-        let (positions, entries, failures) = kinesis.entries(&records);
+        let Batch { positions, entries, failures } = Batch::of(&records, |it| kinesis.entry(it));
         assert_eq!((positions, entries.len()), (vec![0, 2], 2));
         assert_eq!((failures[0].position, failures[0].kind), (1, FailureKind::Rejected));
     }
@@ -312,10 +246,10 @@ mod tests {
     #[test]
     fn the_partition_key_is_the_configured_one_or_that_of_the_record() {
         let own = kinesis(&[]).unwrap();
-        assert_eq!(own.entry(&record("a", 1)).key, "a");
-        assert_eq!(own.entry(&record(&"k".repeat(300), 1)).key.len(), MAX_KEY);
+        assert_eq!(own.entry(&record("a", 1)).unwrap().key, "a");
+        assert_eq!(own.entry(&record(&"k".repeat(300), 1)).unwrap().key.len(), MAX_KEY);
         let constant = kinesis(&[("SINK_KINESIS_PARTITION_KEY", "nomad")]).unwrap();
-        assert_eq!(constant.entry(&record("a", 1)).key, "nomad");
+        assert_eq!(constant.entry(&record("a", 1)).unwrap().key, "nomad");
     }
 
     #[test]

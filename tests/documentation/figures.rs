@@ -26,6 +26,7 @@ type Figure = (&'static str, &'static str, As, &'static [(&'static str, &'static
 const README: &str = "README.md";
 const AMQP: &str = "docs/amqp.md";
 const CONTRACT: &str = "docs/contract.md";
+const EVENTBRIDGE: &str = "docs/eventbridge.md";
 const GUARANTEES: &str = "docs/guarantees.md";
 const HTTP: &str = "docs/http.md";
 const KINESIS: &str = "docs/kinesis.md";
@@ -33,6 +34,7 @@ const NATS: &str = "docs/nats.md";
 const MONGODB: &str = "docs/mongodb.md";
 const OPERATIONS: &str = "docs/operations.md";
 const SOURCES: &str = "docs/sources.md";
+const SQS: &str = "docs/sqs.md";
 
 const FIGURES: &[Figure] = &[
     (
@@ -56,6 +58,8 @@ const FIGURES: &[Figure] = &[
             (AMQP, "at first after {}, in the end"),
             (KINESIS, "at first after {}, in the end"),
             (NATS, "at first after {}, in the end"),
+            (SQS, "at first after {}, in the end"),
+            (EVENTBRIDGE, "at first after {}, in the end"),
             (HTTP, "at first {}, in the end 30 s. What"),
         ],
     ),
@@ -68,6 +72,8 @@ const FIGURES: &[Figure] = &[
             (AMQP, "in the end {} apart"),
             (KINESIS, "in the end {} apart"),
             (NATS, "in the end {} apart"),
+            (SQS, "in the end {} apart"),
+            (EVENTBRIDGE, "in the end {} apart"),
             (HTTP, "in the end {}; check the token"),
         ],
     ),
@@ -81,6 +87,8 @@ const FIGURES: &[Figure] = &[
             (KINESIS, "at first after {}; the log says"),
             (NATS, "at first after {}; the log says"),
             (NATS, "everything waits, at first {}. Where"),
+            (SQS, "at first after {}; the log says"),
+            (EVENTBRIDGE, "at first after {}; the log says"),
             (HTTP, "Everything waits, at first {}, in the end 30 s; check"),
         ],
     ),
@@ -126,11 +134,68 @@ const FIGURES: &[Figure] = &[
         Digits,
         &[(README, "the most that a request may have, up to {} |")],
     ),
+    ("src/sink/aws.rs", "CONNECT_LIMIT", Time, &[(KINESIS, "A connection may take {} to be made")]),
+    ("src/sink/aws.rs", "REQUEST_LIMIT", Time, &[(KINESIS, "and a request {}.")]),
+    ("src/sink/sqs.rs", "MAX_RECORDS", Count, &[(SQS, "A request has at most {} records")]),
+    ("src/sink/sqs.rs", "REQUEST_BYTES", Digits, &[(SQS, "_MAX_REQUEST_BYTES` | `{}` |")]),
+    ("src/sink/sqs.rs", "MOST_BYTES", Digits, &[(SQS, "with its attributes, up to {} |")]),
+    ("src/sink/sqs.rs", "WORKERS", Count, &[(SQS, "| `SINK_SQS_WORKERS` | `{}` |")]),
+    ("src/sink/sqs.rs", "MAX_WORKERS", Count, &[(SQS, "requests at the same time, 1 to {} |")]),
+    ("src/sink/sqs/message.rs", "MAX_TOKEN", Count, &[(SQS, "Both ids may have {} characters")]),
     (
-        "src/sink/kinesis.rs",
-        "CONNECT_LIMIT",
+        "src/sink/eventbridge.rs",
+        "MAX_RECORDS",
+        Count,
+        &[(EVENTBRIDGE, "A request has at most {} records")],
+    ),
+    (
+        "src/sink/eventbridge.rs",
+        "REQUEST_BYTES",
+        Digits,
+        &[(EVENTBRIDGE, "_MAX_REQUEST_BYTES` | `{}` |")],
+    ),
+    ("src/sink/eventbridge.rs", "MOST_BYTES", Digits, &[(EVENTBRIDGE, "and an event, up to {} |")]),
+    (
+        "src/sink/eventbridge.rs",
+        "WORKERS",
+        Count,
+        &[(EVENTBRIDGE, "| `SINK_EVENT_BUS_WORKERS` | `{}` |")],
+    ),
+    (
+        "src/sink/eventbridge.rs",
+        "MAX_WORKERS",
+        Count,
+        &[(EVENTBRIDGE, "requests at the same time, 1 to {} |")],
+    ),
+    (
+        "src/sink/eventbridge.rs",
+        "LOOK_AGAIN",
         Time,
-        &[(KINESIS, "A connection may take {} to be made")],
+        &[(EVENTBRIDGE, "and again {} after the last look")],
+    ),
+    (
+        "src/sink/eventbridge/names.rs",
+        "MAX_DETAIL_TYPE",
+        Count,
+        &[(EVENTBRIDGE, "`detail-type` of all events, at most {} characters")],
+    ),
+    (
+        "src/sink/eventbridge/names.rs",
+        "MAX_SOURCE",
+        Count,
+        &[(EVENTBRIDGE, "`source` of all events, at most {} characters")],
+    ),
+    (
+        "src/sink/eventbridge/entry.rs",
+        "MAX_RESOURCE",
+        Count,
+        &[(EVENTBRIDGE, "an id of more than {} bytes")],
+    ),
+    (
+        "src/sink/eventbridge/entry.rs",
+        "TIME_BYTES",
+        Count,
+        &[(EVENTBRIDGE, "and {} bytes for its time")],
     ),
     ("src/sink/kinesis.rs", "REQUEST_LIMIT", Time, &[(KINESIS, "and a request {}.")]),
     ("src/sink/mongodb.rs", "WORKERS", Count, &[(MONGODB, "_WORKERS` | `{}` |")]),

@@ -33,6 +33,7 @@ type Sample = (&'static str, &'static str, &'static [(&'static str, &'static str
 
 /// Each sink as it can be set up with nothing but what it needs.
 pub const SINKS: [Sample; 6] = [
+pub const SINKS: [Sample; 7] = [
     ("stdout", "`stdout`", &[]),
     (
         "amqp",
@@ -52,6 +53,14 @@ pub const SINKS: [Sample; 6] = [
             ("SINK_MONGODB_CONNECTION", "mongodb://localhost"),
             ("SINK_MONGODB_DATABASE", "x"),
             ("SINK_MONGODB_COLLECTION", "x"),
+    ("sqs", "`sqs`", &[("SINK_SQS_QUEUE_NAME", "x")]),
+    (
+        "eventbridge",
+        "`eventbridge`",
+        &[
+            ("SINK_EVENT_BUS_NAME", "x"),
+            ("SINK_EVENT_BUS_DETAIL_TYPE", "x"),
+            ("SINK_EVENT_BUS_SOURCE", "x"),
         ],
     ),
     ("http", "`http`", &[("SINK_HTTP_ADDRESS", "http://localhost")]),

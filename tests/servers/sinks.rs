@@ -6,5 +6,7 @@ pub mod contract;
 pub mod proxy;
 #[path = "../sinks/web.rs"]
 pub mod web;
+#[path = "../sinks/source.rs"]
+pub mod source;
 #[path = "../sinks/world.rs"]
 pub mod world;

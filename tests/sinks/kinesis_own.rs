@@ -11,8 +11,9 @@ use nomad_firehose::standin::nomad::Table;
 use tokio::time::Instant;
 
 use super::{
+    aws::{KEY, most_of_one_key},
     contract::Receiver,
-    kinesis::{KEY, Kinesis, most_of_one_key},
+    kinesis::Kinesis,
     source::{Source, each_once, id},
 };
 use crate::{

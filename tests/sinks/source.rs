@@ -38,6 +38,13 @@ impl Source {
         self.dir.path().join(name).into_os_string().into_string().unwrap()
     }
 
+    /// A directory for a process of its own.
+    pub fn directory(&self, name: &str) -> String {
+        let path = self.path(name);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
     /// Writes a file at once, as whatever rotates secrets does; its path.
     pub fn file(&self, name: &str, text: &str) -> String {
         let (path, next) = (self.path(name), self.path(&format!("{name}.next")));
