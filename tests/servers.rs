@@ -47,6 +47,8 @@ mod kills;
 mod kinesis;
 #[path = "servers/leaders.rs"]
 mod leaders;
+#[path = "servers/moto.rs"]
+mod moto;
 #[cfg(feature = "nats")]
 #[path = "servers/nats.rs"]
 mod nats;
@@ -56,8 +58,6 @@ mod nats_access;
 #[cfg(feature = "nats")]
 #[path = "servers/nats_server.rs"]
 mod nats_server;
-#[path = "servers/moto.rs"]
-mod moto;
 #[path = "servers/outages.rs"]
 mod outages;
 #[path = "servers/rabbitmq.rs"]

@@ -3,20 +3,24 @@
 
 pub mod aws;
 pub mod contract;
+#[cfg(feature = "eventbridge")]
 pub mod eventbridge;
+#[cfg(feature = "eventbridge")]
 mod eventbridge_own;
 mod http;
 pub mod kinesis;
 mod kinesis_own;
-#[cfg(feature = "nats")]
-mod nats;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
 #[cfg(feature = "mongodb")]
 mod mongodb_own;
+#[cfg(feature = "nats")]
+mod nats;
 pub mod proxy;
 pub mod source;
+#[cfg(feature = "sqs")]
 pub mod sqs;
+#[cfg(feature = "sqs")]
 mod sqs_own;
 pub mod web;
 pub mod world;
@@ -37,8 +41,11 @@ mod kinesis_contract {
 #[cfg(feature = "mongodb")]
 mod mongodb_contract {
     crate::sink_contract!(crate::sinks::mongodb::MongoDb);
+}
+
 // A receiver that is slow is `kinesis` above, of which these have their client: with ten records for
 // each request that would take them a minute.
+#[cfg(feature = "sqs")]
 mod sqs_contract {
     crate::sink_contract!(crate::sinks::sqs::Standard:
         records_of_one_key_stay_in_order
@@ -53,6 +60,7 @@ mod sqs_contract {
     );
 }
 
+#[cfg(feature = "sqs")]
 mod sqs_fifo_contract {
     // An answer that is lost makes no duplicate here, and `sqs_own` has that of the others.
     crate::sink_contract!(crate::sinks::sqs::Fifo:
@@ -65,6 +73,7 @@ mod sqs_fifo_contract {
     );
 }
 
+#[cfg(feature = "eventbridge")]
 mod eventbridge_contract {
     crate::sink_contract!(crate::sinks::eventbridge::EventBridge:
         records_of_one_key_stay_in_order

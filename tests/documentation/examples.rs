@@ -59,7 +59,8 @@ fn every_default_is_a_value_that_is_taken() {
     assert!(readme.len() > 15, "only {readme:?}");
     for (name, default) in readme {
         let (sink, _, needed) = SINKS
-            .into_iter()
+            .iter()
+            .copied()
             .find(|(sink, ..)| name.starts_with(&format!("SINK_{}_", sink.to_uppercase())))
             .unwrap_or(SINKS[0]);
         let mut set = vec![("SINK_TYPE", sink), (name.as_str(), default.as_str())];
@@ -75,7 +76,7 @@ fn every_default_is_a_value_that_is_taken() {
 #[test]
 fn every_default_on_the_page_of_a_receiver_is_a_value_that_is_taken() {
     let mut tried = 0;
-    for (sink, _, needed) in SINKS {
+    for (sink, _, needed) in SINKS.iter().copied() {
         let page = format!("docs/{sink}.md");
         let page = pages::all().into_iter().find(|it| it.path == page).unwrap();
         for (name, default) in defaults(&page) {

@@ -32,8 +32,7 @@ const NO_FEATURES: [&str; 2] = ["aws", "fuzz"];
 type Sample = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
 /// Each sink as it can be set up with nothing but what it needs.
-pub const SINKS: [Sample; 6] = [
-pub const SINKS: [Sample; 7] = [
+pub const SINKS: &[Sample] = &[
     ("stdout", "`stdout`", &[]),
     (
         "amqp",
@@ -53,6 +52,8 @@ pub const SINKS: [Sample; 7] = [
             ("SINK_MONGODB_CONNECTION", "mongodb://localhost"),
             ("SINK_MONGODB_DATABASE", "x"),
             ("SINK_MONGODB_COLLECTION", "x"),
+        ],
+    ),
     ("sqs", "`sqs`", &[("SINK_SQS_QUEUE_NAME", "x")]),
     (
         "eventbridge",

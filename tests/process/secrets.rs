@@ -41,8 +41,7 @@ enum Holds {
 use Holds::{Address, Directory, File, Header, HeaderFile, Key, Login, Query, Value};
 
 /// Every variable that can hold a secret.
-const SECRETS: [(&str, Holds); 32] = [
-const SECRETS: [(&str, Holds); 28] = [
+const SECRETS: &[(&str, Holds)] = &[
     ("NOMAD_ADDR", Address),
     ("NOMAD_TOKEN", Value),
     ("NOMAD_HTTP_AUTH", Login),

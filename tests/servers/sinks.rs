@@ -4,9 +4,9 @@
 pub mod contract;
 #[path = "../sinks/proxy.rs"]
 pub mod proxy;
-#[path = "../sinks/web.rs"]
-pub mod web;
 #[path = "../sinks/source.rs"]
 pub mod source;
+#[path = "../sinks/web.rs"]
+pub mod web;
 #[path = "../sinks/world.rs"]
 pub mod world;

@@ -12,7 +12,7 @@ use std::{
 use axum::{
     Router,
     body::Bytes,
-    extract::State,
+    extract::{DefaultBodyLimit, State},
     http::{HeaderMap, StatusCode},
 };
 use nomad_firehose::standin::serve;
@@ -113,6 +113,8 @@ impl<A: Api> Amazon<A> {
         let listener = TcpListener::bind(address).await.unwrap();
         self.port = listener.local_addr().unwrap().port();
         let router = Router::new().fallback(answer::<A>).with_state(self.inner.clone());
+        // A service has a limit of its own, which is larger.
+        let router = router.layer(DefaultBodyLimit::disable());
         self.task = Some(tokio::spawn(serve::serve(router, listener, std::future::pending())));
     }
 
