@@ -30,6 +30,7 @@ const GUARANTEES: &str = "docs/guarantees.md";
 const HTTP: &str = "docs/http.md";
 const KINESIS: &str = "docs/kinesis.md";
 const OPERATIONS: &str = "docs/operations.md";
+const REDIS: &str = "docs/redis.md";
 const SOURCES: &str = "docs/sources.md";
 
 const FIGURES: &[Figure] = &[
@@ -53,6 +54,7 @@ const FIGURES: &[Figure] = &[
             (GUARANTEES, "at first after {}, in the end"),
             (AMQP, "at first after {}, in the end"),
             (KINESIS, "at first after {}, in the end"),
+            (REDIS, "at first after {}, in the end"),
             (HTTP, "at first {}, in the end 30 s. What"),
         ],
     ),
@@ -64,6 +66,7 @@ const FIGURES: &[Figure] = &[
             (GUARANTEES, "in the end {} apart"),
             (AMQP, "in the end {} apart"),
             (KINESIS, "in the end {} apart"),
+            (REDIS, "in the end {} apart"),
             (HTTP, "in the end {}; check the token"),
         ],
     ),
@@ -75,6 +78,7 @@ const FIGURES: &[Figure] = &[
             (GUARANTEES, "it begins with {}."),
             (AMQP, "at first after {}; the log says"),
             (KINESIS, "at first after {}; the log says"),
+            (REDIS, "at first after {}; the log says"),
             (HTTP, "Everything waits, at first {}, in the end 30 s; check"),
         ],
     ),
@@ -136,6 +140,16 @@ const FIGURES: &[Figure] = &[
     ("src/sink/http.rs", "MAX_BATCH_RECORDS", Digits, &[(README, "records of a batch, 1 to {} |")]),
     ("src/sink/http.rs", "MAX_BATCH_BYTES", Digits, &[(README, "payloads of a batch, up to {};")]),
     ("src/sink/http.rs", "TIMEOUT", Go, &[(README, "| `SINK_HTTP_TIMEOUT` | `{}` |")]),
+    ("src/sink/redis.rs", "MAX_RECORDS", Count, &[(REDIS, "A call has up to {} records")]),
+    ("src/sink/redis.rs", "MAX_BYTES", Size, &[(REDIS, "records and {}, and there is one call")]),
+    ("src/sink/redis.rs", "RECORD_BYTES", Digits, &[(REDIS, "_MAX_RECORD_BYTES` | `{}` |")]),
+    ("src/sink/redis.rs", "MOST_BYTES", Digits, &[(REDIS, "and not sent; up to {}.")]),
+    ("src/sink/redis/address.rs", "MAX_HOSTS", Count, &[(REDIS, "and at most {} hosts")]),
+    ("src/sink/redis/call.rs", "MAX_REPLICAS", Count, &[(REDIS, "counts as delivered, up to {}")]),
+    ("src/sink/redis/call.rs", "WAIT_TIMEOUT", Go, &[(REDIS, "_WAIT_TIMEOUT` | `{}` |")]),
+    ("src/sink/redis/call.rs", "MAX_WAIT_TIMEOUT", Go, &[(REDIS, "from `1ms` to `{}` |")]),
+    ("src/sink/redis/link.rs", "CONNECT_LIMIT", Time, &[(REDIS, "A node may take {} until")]),
+    ("src/sink/redis/link.rs", "ANSWER_LIMIT", Time, &[(REDIS, "does not come within {} |")]),
     (
         "src/watch/split.rs",
         "MAX_ELEMENT_BYTES",

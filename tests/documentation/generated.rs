@@ -29,7 +29,7 @@ const OTHER_FEATURES: [(&str, &str); 2] = [
 type Sample = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
 /// Each sink as it can be set up with nothing but what it needs.
-pub const SINKS: [Sample; 5] = [
+pub const SINKS: [Sample; 6] = [
     ("stdout", "`stdout`", &[]),
     (
         "amqp",
@@ -47,6 +47,7 @@ pub const SINKS: [Sample; 5] = [
         "`http`, in batches",
         &[("SINK_HTTP_ADDRESS", "http://localhost"), ("SINK_HTTP_BATCH", "array")],
     ),
+    ("redis", "`redis`", &[("SINK_REDIS_URL", "redis://localhost"), ("SINK_REDIS_KEY", "x")]),
 ];
 
 fn about(name: &str) -> Summary {

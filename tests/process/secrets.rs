@@ -41,7 +41,7 @@ enum Holds {
 use Holds::{Address, Directory, File, Header, HeaderFile, Key, Login, Query, Value};
 
 /// Every variable that can hold a secret.
-const SECRETS: [(&str, Holds); 26] = [
+const SECRETS: [(&str, Holds); 29] = [
     ("NOMAD_ADDR", Address),
     ("NOMAD_TOKEN", Value),
     ("NOMAD_HTTP_AUTH", Login),
@@ -63,6 +63,9 @@ const SECRETS: [(&str, Holds); 26] = [
     ("SINK_HTTP_HMAC_SECRET", Value),
     ("SINK_HTTP_HMAC_SECRET_FILE", File),
     ("SINK_HTTP_CLIENT_KEY", Key),
+    ("SINK_REDIS_URL", Address),
+    ("SINK_REDIS_PASSWORD_FILE", File),
+    ("SINK_REDIS_CLIENT_KEY", Key),
     // Of everybody, and not only ours.
     ("HTTP_PROXY", Address),
     ("HTTPS_PROXY", Address),
@@ -96,10 +99,13 @@ const HARMLESS: &[&str] = &[
     "_LEVEL",
     "_LISTEN",
     "_LOCK_DELAY",
+    "_MAXLEN",
+    "_MODE",
     "_BYTES",
     "_NAMESPACE",
     "_PARTITION",
     "_PARTITION_KEY",
+    "_REDIS_KEY",
     "_REGION",
     "_REJECTED",
     "_RESYNC",
@@ -114,6 +120,7 @@ const HARMLESS: &[&str] = &[
     "_TYPE",
     "_UNIX_ADDR",
     "_UNROUTABLE",
+    "_WAIT",
 ];
 const HARMLESS_SWITCHES: &[&str] = &["_SKIP_VERIFY", "_SSL_VERIFY", "_WORKERS"];
 
@@ -180,6 +187,8 @@ impl Planted {
             let scheme = match (*name, scheme) {
                 ("SINK_AMQP_CONNECTION", "https") => "amqps",
                 ("SINK_AMQP_CONNECTION", _) => "amqp",
+                ("SINK_REDIS_URL", "https") => "rediss",
+                ("SINK_REDIS_URL", _) => "redis",
                 (_, scheme) => scheme,
             };
             let value = match holds {
@@ -209,6 +218,7 @@ impl Planted {
             .set("SINK_AMQP_EXCHANGE", "nomad")
             .set("SINK_AMQP_ROUTING_KEY", "nomad")
             .set("SINK_KINESIS_STREAM_NAME", "nomad")
+            .set("SINK_REDIS_KEY", "nomad")
             .set("AWS_REGION", "eu-west-1")
             .set("AWS_ENDPOINT_URL", format!("http://{}", at.http))
     }
@@ -324,7 +334,9 @@ async fn secrets_are_not_in_what_is_said_of_servers_that_deny_fail_or_are_not_th
     let no_tls = Places { scheme: "https", ..world.places(9) };
     for (what, at) in [("nobody", nowhere("http")), ("no TLS", nowhere("https")), ("plain", no_tls)]
     {
-        for (sink, format) in ["http", "amqp", "kinesis"].into_iter().zip(&FORMATS[1..]) {
+        for (sink, format) in
+            ["http", "amqp", "kinesis", "redis"].into_iter().zip(FORMATS[1..].iter().cycle())
+        {
             planted.format = format;
             let checked = planted.set(program(sink), &at, is_file).arguments(&["--check"]);
             let checked = checked.run().await;
@@ -353,7 +365,11 @@ async fn secrets_are_not_in_what_is_said_of_values_that_cannot_be_used() {
         for way in ways {
             planted.format = formats.next().unwrap();
             let value = if in_file { planted.file("bad", &format!("\u{1}{way}")) } else { way };
-            let sink = if name.contains("AMQP") { "amqp" } else { "http" };
+            let sink = match name {
+                it if it.contains("AMQP") => "amqp",
+                it if it.contains("REDIS") => "redis",
+                _ => "http",
+            };
             let set = planted.set(program(sink), &nowhere("http"), |it| is_file(it) || it == *name);
             let finished = set.set(name, &value).arguments(&["--check"]).run().await;
             assert!([Some(CONFIGURATION), Some(FAILED)].contains(&finished.code), "{finished:?}");

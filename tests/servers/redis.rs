@@ -151,7 +151,6 @@ async fn an_element_of_a_list_is_the_payload_as_the_go_tool_pushes_it() {
     .await;
     running.stop().await;
     assert!(server.names().is_empty(), "they are in database 0");
-    server.tell(&["MOVE", KEY, "0"]);
     server.tell(&["SWAPDB", "0", "3"]);
     assert_eq!(server.named(2).await, ["a", "b"]);
     assert_eq!(server.ask(&["TYPE", KEY]).text(), "list");

@@ -113,7 +113,7 @@ impl Way {
     async fn enter(&self, node: &Node) -> Result<Link, LinkError> {
         within(node, async {
             let mut link = Link::open(node, self.tls.as_ref()).await?;
-            self.log_in(&mut link).await?;
+            self.log_in(&mut link).await.map_err(LinkError::at_the_door)?;
             if self.address.database > 0 {
                 let number = self.address.database.to_string();
                 link.tell(&[b"SELECT", number.as_bytes()], "the database").await?;

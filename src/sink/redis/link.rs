@@ -92,6 +92,14 @@ pub(super) enum LinkError {
 }
 
 impl LinkError {
+    /// A node that ends the connection before it has let us in was not connected to.
+    pub(super) fn at_the_door(self) -> Self {
+        match self {
+            Self::Ended { node, source } => Self::Connect { node, source },
+            other => other,
+        }
+    }
+
     /// When it makes sense to try again.
     pub(super) fn again(&self) -> Again {
         match self {
