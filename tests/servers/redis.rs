@@ -157,6 +157,20 @@ async fn an_element_of_a_list_is_the_payload_as_the_go_tool_pushes_it() {
 }
 
 #[tokio::test]
+async fn a_connection_that_redis_has_closed_meanwhile_is_replaced_and_nothing_fails() {
+    let (world, server) = (World::new().await, Server::start(&[]).await);
+    world.nodes(&["a"]);
+    let running = world.to(&server).start();
+    server.named(1).await;
+    // As it does with those that are idle, where it is set up so.
+    server.tell(&["CLIENT", "KILL", "TYPE", "normal"]);
+    world.nodes(&["b"]);
+    assert_eq!(server.named(2).await, ["a", "b"]);
+    let log = running.stop().await.log;
+    assert!(!log.contains("is not available"), "{log}");
+}
+
+#[tokio::test]
 async fn an_entry_of_a_stream_says_what_it_is_and_old_ones_go() {
     let (world, server) = (World::new().await, Server::start(&[]).await);
     // Redis trims whole nodes of a stream.

@@ -45,7 +45,7 @@ async fn what_the_replicas_do_not_have_is_not_delivered_and_is_not_appended_agai
 #[tokio::test]
 async fn the_replica_that_sentinels_make_the_master_gets_what_comes_next() {
     let (world, (mut master, replica)) = (World::new().await, pair().await);
-    let sentinel = Server::sentinel("main", &master).await;
+    let sentinel = Server::sentinel("main", &master, &[]).await;
     wait("the sentinel knows the replica", async || {
         (sentinel.ask(&["SENTINEL", "REPLICAS", "main"]).list().len() == 1).then_some(())
     })
@@ -63,6 +63,21 @@ async fn the_replica_that_sentinels_make_the_master_gets_what_comes_next() {
     world.nodes(&["b"]);
     assert_eq!(replica.named(2).await, ["a", "b"]);
     running.logs("takes records again").await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_sentinel_that_wants_to_know_who_we_are_is_told() {
+    let (world, master) = (World::new().await, Server::start_with(Some("right"), &[]).await);
+    let guarded = ["requirepass right", "sentinel auth-pass main right"];
+    let sentinel = Server::sentinel("main", &master, &guarded).await;
+    world.nodes(&["a"]);
+    let url = |user| format!("redis+sentinel://{user}127.0.0.1:{}/main", sentinel.port);
+    let nobody = world.stream("nodes", url("")).start();
+    nobody.logs("NOAUTH").await;
+    nobody.stop().await;
+    let running = world.stream("nodes", url(":right@")).start();
+    assert_eq!(master.named(1).await, ["a"]);
     running.stop().await;
 }
 
@@ -170,8 +185,6 @@ async fn over_tls_both_sides_have_to_be_known_to_the_same_authority() {
         known().set("SINK_REDIS_CACERT", &ca).set("SINK_REDIS_TLS_SERVER_NAME", "other.test"),
         // No authority of the system vouches for it either.
         known(),
-        // It does not speak TLS there.
-        known().set("SINK_REDIS_URL", format!("rediss://127.0.0.1:{}", server.port)),
     ];
     for program in denied {
         let running = program.start();

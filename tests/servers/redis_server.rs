@@ -56,18 +56,21 @@ impl Server {
     }
 
     /// Starts a sentinel that watches a master, and takes another if it is away.
-    pub async fn sentinel(name: &str, master: &Server) -> Self {
+    pub async fn sentinel(name: &str, master: &Server, more: &[&str]) -> Self {
         let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
         let config = dir.path().join("sentinel.conf");
         let text = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {name} 127.0.0.1 {} 1\n\
-             sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 3000\n",
+             sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 3000\n{}\n",
             dir.path().display(),
-            master.port
+            master.port,
+            more.join("\n")
         );
         fs::write(&config, text).unwrap();
         let arguments = vec![config.to_str().unwrap().to_owned(), "--sentinel".to_owned()];
-        let mut server = Self { dir, port, password: None, arguments, process: None };
+        let password = more.iter().find_map(|it| it.strip_prefix("requirepass "));
+        let password = password.map(|_| "right");
+        let mut server = Self { dir, port, password, arguments, process: None };
         server.resume().await;
         server
     }
