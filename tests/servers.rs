@@ -66,6 +66,12 @@ mod rabbitmq;
 mod receivers;
 #[path = "servers/recorded.rs"]
 mod recorded;
+#[path = "servers/redis.rs"]
+mod redis;
+#[path = "servers/redis_nodes.rs"]
+mod redis_nodes;
+#[path = "servers/redis_server.rs"]
+mod redis_server;
 #[path = "servers/sinks.rs"]
 mod sinks;
 #[path = "servers/sqs.rs"]

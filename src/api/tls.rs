@@ -139,7 +139,13 @@ impl Tls {
     }
 
     /// The settings for a connection that is not HTTP. There, whom to trust is always checked.
-    #[cfg(any(feature = "amqp", feature = "nats", feature = "nsq", feature = "syslog"))]
+    #[cfg(any(
+        feature = "amqp",
+        feature = "nats",
+        feature = "nsq",
+        feature = "redis",
+        feature = "syslog"
+    ))]
     pub(crate) fn config(self) -> Result<Reloaded<std::sync::Arc<rustls::ClientConfig>>, BoxError> {
         use std::sync::Arc;
 

@@ -33,6 +33,7 @@ const KINESIS: &str = "docs/kinesis.md";
 const NATS: &str = "docs/nats.md";
 const MONGODB: &str = "docs/mongodb.md";
 const OPERATIONS: &str = "docs/operations.md";
+const REDIS: &str = "docs/redis.md";
 const SOURCES: &str = "docs/sources.md";
 const SQS: &str = "docs/sqs.md";
 
@@ -60,6 +61,7 @@ const FIGURES: &[Figure] = &[
             (NATS, "at first after {}, in the end"),
             (SQS, "at first after {}, in the end"),
             (EVENTBRIDGE, "at first after {}, in the end"),
+            (REDIS, "at first after {}, in the end"),
             (HTTP, "at first {}, in the end 30 s. What"),
         ],
     ),
@@ -74,6 +76,7 @@ const FIGURES: &[Figure] = &[
             (NATS, "in the end {} apart"),
             (SQS, "in the end {} apart"),
             (EVENTBRIDGE, "in the end {} apart"),
+            (REDIS, "in the end {} apart"),
             (HTTP, "in the end {}; check the token"),
         ],
     ),
@@ -89,6 +92,7 @@ const FIGURES: &[Figure] = &[
             (NATS, "everything waits, at first {}. Where"),
             (SQS, "at first after {}; the log says"),
             (EVENTBRIDGE, "at first after {}; the log says"),
+            (REDIS, "at first after {}; the log says"),
             (HTTP, "Everything waits, at first {}, in the end 30 s; check"),
         ],
     ),
@@ -247,6 +251,16 @@ const FIGURES: &[Figure] = &[
         Count,
         &[(NATS, "A subject of more than {} bytes")],
     ),
+    ("src/sink/redis.rs", "MAX_RECORDS", Count, &[(REDIS, "A call has up to {} records")]),
+    ("src/sink/redis.rs", "MAX_BYTES", Size, &[(REDIS, "records and {}, and there is one call")]),
+    ("src/sink/redis.rs", "RECORD_BYTES", Digits, &[(REDIS, "_MAX_RECORD_BYTES` | `{}` |")]),
+    ("src/sink/redis.rs", "MOST_BYTES", Digits, &[(REDIS, "and not sent; up to {}.")]),
+    ("src/sink/redis/address.rs", "MAX_HOSTS", Count, &[(REDIS, "and at most {} hosts")]),
+    ("src/sink/redis/call.rs", "MAX_REPLICAS", Count, &[(REDIS, "counts as delivered, up to {}")]),
+    ("src/sink/redis/call.rs", "WAIT_TIMEOUT", Go, &[(REDIS, "_WAIT_TIMEOUT` | `{}` |")]),
+    ("src/sink/redis/call.rs", "MAX_WAIT_TIMEOUT", Go, &[(REDIS, "from `1ms` to `{}` |")]),
+    ("src/sink/redis/link.rs", "CONNECT_LIMIT", Time, &[(REDIS, "A node may take {} until")]),
+    ("src/sink/redis/link.rs", "ANSWER_LIMIT", Time, &[(REDIS, "does not come within {} |")]),
     (
         "src/watch/split.rs",
         "MAX_ELEMENT_BYTES",

@@ -70,6 +70,7 @@ pub const SINKS: &[Sample] = &[
         "`http`, in batches",
         &[("SINK_HTTP_ADDRESS", "http://localhost"), ("SINK_HTTP_BATCH", "array")],
     ),
+    ("redis", "`redis`", &[("SINK_REDIS_URL", "redis://localhost"), ("SINK_REDIS_KEY", "x")]),
 ];
 
 fn about(name: &str) -> Summary {

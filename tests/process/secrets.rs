@@ -71,6 +71,9 @@ const SECRETS: &[(&str, Holds)] = &[
     ("SINK_NATS_CLIENT_KEY", Key),
     ("SINK_MONGODB_CONNECTION", Address),
     ("SINK_MONGODB_PASSWORD_FILE", File),
+    ("SINK_REDIS_URL", Address),
+    ("SINK_REDIS_PASSWORD_FILE", File),
+    ("SINK_REDIS_CLIENT_KEY", Key),
     // Of everybody, and not only ours.
     ("HTTP_PROXY", Address),
     ("HTTPS_PROXY", Address),
@@ -108,12 +111,15 @@ const HARMLESS: &[&str] = &[
     "_LEVEL",
     "_LISTEN",
     "_LOCK_DELAY",
+    "_MAXLEN",
+    "_MODE",
     "_BYTES",
     "_MODE",
     "_NAMESPACE",
     "_PARTITION",
     "_PARTITION_KEY",
     "_QUEUE_NAME",
+    "_REDIS_KEY",
     "_REGION",
     "_REJECTED",
     "_RESYNC",
@@ -130,6 +136,7 @@ const HARMLESS: &[&str] = &[
     "_TYPE",
     "_UNIX_ADDR",
     "_UNROUTABLE",
+    "_WAIT",
 ];
 const HARMLESS_SWITCHES: &[&str] = &["_SKIP_VERIFY", "_SSL_VERIFY", "_WORKERS"];
 
@@ -199,6 +206,8 @@ impl Planted {
                 ("SINK_NATS_URL", "https") => "tls",
                 ("SINK_NATS_URL", _) => "nats",
                 ("SINK_MONGODB_CONNECTION", _) => "mongodb",
+                ("SINK_REDIS_URL", "https") => "rediss",
+                ("SINK_REDIS_URL", _) => "redis",
                 (_, scheme) => scheme,
             };
             let value = match holds {
@@ -231,6 +240,7 @@ impl Planted {
             .set("SINK_NATS_SUBJECT", "nomad")
             .set("SINK_MONGODB_DATABASE", "nomad")
             .set("SINK_MONGODB_COLLECTION", "nomad")
+            .set("SINK_REDIS_KEY", "nomad")
             .set("AWS_REGION", "eu-west-1")
             .set("AWS_ENDPOINT_URL", format!("http://{}", at.http))
     }
@@ -346,7 +356,9 @@ async fn secrets_are_not_in_what_is_said_of_servers_that_deny_fail_or_are_not_th
     let no_tls = Places { scheme: "https", ..world.places(9) };
     for (what, at) in [("nobody", nowhere("http")), ("no TLS", nowhere("https")), ("plain", no_tls)]
     {
-        for (sink, format) in ["http", "amqp", "kinesis"].into_iter().zip(&FORMATS[1..]) {
+        for (sink, format) in
+            ["http", "amqp", "kinesis", "redis"].into_iter().zip(FORMATS[1..].iter().cycle())
+        {
             planted.format = format;
             let checked = planted.set(program(sink), &at, is_file).arguments(&["--check"]);
             let checked = checked.run().await;
@@ -377,11 +389,14 @@ async fn secrets_are_not_in_what_is_said_of_values_that_cannot_be_used() {
             let value = if in_file { planted.file("bad", &format!("\u{1}{way}")) } else { way };
             let sink = match *name {
                 name if name.contains("AMQP") => "amqp",
+                name if cfg!(feature = "kafka") && name.contains("KAFKA") => "kafka",
+                name if cfg!(feature = "mongodb") && name.contains("MONGODB") => "mongodb",
                 name if cfg!(feature = "nats") && name.contains("NATS") => "nats",
+                name if cfg!(feature = "nsq") && name.contains("NSQ") => "nsq",
+                name if cfg!(feature = "redis") && name.contains("REDIS") => "redis",
+                name if cfg!(feature = "syslog") && name.contains("SYSLOG") => "syslog",
                 _ => "http",
             };
-            let sink = if name.contains("AMQP") { "amqp" } else { "http" };
-            let sink = if *name == "SINK_MONGODB_CONNECTION" { "mongodb" } else { sink };
             let set = planted.set(program(sink), &nowhere("http"), |it| is_file(it) || it == *name);
             let finished = set.set(name, &value).arguments(&["--check"]).run().await;
             assert!([Some(CONFIGURATION), Some(FAILED)].contains(&finished.code), "{finished:?}");

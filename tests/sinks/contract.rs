@@ -108,6 +108,8 @@ pub async fn a_lost_answer_means_a_duplicate_and_never_a_loss<R: Receiver>() {
     world.events("web", "a", 2);
     let running = world.start();
     world.all_received().await;
+    // What has come has been answered for: only what comes next is not.
+    wait("a checkpoint", async || floor(world.dir.path())).await;
     world.proxy.set(Way::Deaf);
     world.events("web", "a", 3);
     world.events("web", "b", 3);
