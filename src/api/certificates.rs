@@ -52,7 +52,10 @@ pub(super) struct Loaded {
 }
 
 /// A certificate of ours and its key, in the forms that the clients take.
-#[cfg_attr(not(feature = "amqp"), expect(dead_code, reason = "only a client of HTTP is built"))]
+#[cfg_attr(
+    not(any(feature = "amqp", feature = "kafka")),
+    expect(dead_code, reason = "only a client of HTTP is built")
+)]
 pub(super) struct Key {
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
