@@ -3,6 +3,8 @@
 
 pub mod contract;
 mod http;
+pub mod kafka;
+mod kafka_own;
 pub mod kinesis;
 mod kinesis_own;
 pub mod proxy;
@@ -17,6 +19,10 @@ mod http_contract {
 mod http_batch_contract {
     crate::sink_contract!(crate::sinks::web::Posts<true>: of the common ones,
         a_record_that_is_refused_is_kept_and_the_others_go_on);
+}
+
+mod kafka_contract {
+    crate::sink_contract!(crate::sinks::kafka::Kafka);
 }
 
 mod kinesis_contract {
