@@ -29,7 +29,7 @@ const OTHER_FEATURES: [(&str, &str); 2] = [
 type Sample = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
 /// Each sink as it can be set up with nothing but what it needs.
-pub const SINKS: [Sample; 5] = [
+pub const SINKS: [Sample; 6] = [
     ("stdout", "`stdout`", &[]),
     (
         "amqp",
@@ -40,6 +40,7 @@ pub const SINKS: [Sample; 5] = [
             ("SINK_AMQP_ROUTING_KEY", "x"),
         ],
     ),
+    ("kafka", "`kafka`", &[("SINK_KAFKA_BROKERS", "localhost:9092"), ("SINK_KAFKA_TOPIC", "x")]),
     ("kinesis", "`kinesis`", &[("SINK_KINESIS_STREAM_NAME", "x")]),
     ("http", "`http`", &[("SINK_HTTP_ADDRESS", "http://localhost")]),
     (

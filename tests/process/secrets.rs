@@ -41,7 +41,7 @@ enum Holds {
 use Holds::{Address, Directory, File, Header, HeaderFile, Key, Login, Query, Value};
 
 /// Every variable that can hold a secret.
-const SECRETS: [(&str, Holds); 26] = [
+const SECRETS: [(&str, Holds); 29] = [
     ("NOMAD_ADDR", Address),
     ("NOMAD_TOKEN", Value),
     ("NOMAD_HTTP_AUTH", Login),
@@ -63,6 +63,9 @@ const SECRETS: [(&str, Holds); 26] = [
     ("SINK_HTTP_HMAC_SECRET", Value),
     ("SINK_HTTP_HMAC_SECRET_FILE", File),
     ("SINK_HTTP_CLIENT_KEY", Key),
+    ("SINK_KAFKA_PASSWORD", Value),
+    ("SINK_KAFKA_PASSWORD_FILE", File),
+    ("SINK_KAFKA_CLIENT_KEY", Key),
     // Of everybody, and not only ours.
     ("HTTP_PROXY", Address),
     ("HTTPS_PROXY", Address),
@@ -77,7 +80,9 @@ const HARMLESS: &[&str] = &[
     "_BATCH",
     "_BATCH_BYTES",
     "_BATCH_RECORDS",
+    "_BROKERS",
     "_CACERT",
+    "_CA_CERT_PATH",
     "_CAPATH",
     "_CHECKPOINT",
     "_CLIENT_CERT",
@@ -104,6 +109,7 @@ const HARMLESS: &[&str] = &[
     "_REJECTED",
     "_RESYNC",
     "_ROUTING_KEY",
+    "_SASL_MECHANISM",
     "_SERVER_NAME",
     "_SESSION_TTL",
     "_SOURCE",
@@ -111,11 +117,14 @@ const HARMLESS: &[&str] = &[
     "_STATE_DIR",
     "_STREAM_NAME",
     "_TIMEOUT",
+    "_TOPIC",
     "_TYPE",
     "_UNIX_ADDR",
     "_UNROUTABLE",
+    "_USER",
 ];
-const HARMLESS_SWITCHES: &[&str] = &["_SKIP_VERIFY", "_SSL_VERIFY", "_WORKERS"];
+const HARMLESS_SWITCHES: &[&str] =
+    &["_IDEMPOTENT", "_KAFKA_TLS", "_SKIP_VERIFY", "_SSL_VERIFY", "_WORKERS"];
 
 #[test]
 fn every_variable_either_has_a_secret_planted_or_can_hold_none() {
@@ -208,6 +217,10 @@ impl Planted {
             .set("LOG_FORMAT", self.format)
             .set("SINK_AMQP_EXCHANGE", "nomad")
             .set("SINK_AMQP_ROUTING_KEY", "nomad")
+            .set("SINK_KAFKA_BROKERS", &at.http)
+            .set("SINK_KAFKA_TOPIC", "nomad")
+            .set("SINK_KAFKA_USER", "me")
+            .set("SINK_KAFKA_TIMEOUT", "1s")
             .set("SINK_KINESIS_STREAM_NAME", "nomad")
             .set("AWS_REGION", "eu-west-1")
             .set("AWS_ENDPOINT_URL", format!("http://{}", at.http))
@@ -324,7 +337,9 @@ async fn secrets_are_not_in_what_is_said_of_servers_that_deny_fail_or_are_not_th
     let no_tls = Places { scheme: "https", ..world.places(9) };
     for (what, at) in [("nobody", nowhere("http")), ("no TLS", nowhere("https")), ("plain", no_tls)]
     {
-        for (sink, format) in ["http", "amqp", "kinesis"].into_iter().zip(&FORMATS[1..]) {
+        for (sink, format) in
+            ["http", "amqp", "kinesis", "kafka"].into_iter().zip(FORMATS[1..].iter().cycle())
+        {
             planted.format = format;
             let checked = planted.set(program(sink), &at, is_file).arguments(&["--check"]);
             let checked = checked.run().await;
@@ -353,7 +368,11 @@ async fn secrets_are_not_in_what_is_said_of_values_that_cannot_be_used() {
         for way in ways {
             planted.format = formats.next().unwrap();
             let value = if in_file { planted.file("bad", &format!("\u{1}{way}")) } else { way };
-            let sink = if name.contains("AMQP") { "amqp" } else { "http" };
+            let sink = match name {
+                name if name.contains("AMQP") => "amqp",
+                name if name.contains("KAFKA") => "kafka",
+                _ => "http",
+            };
             let set = planted.set(program(sink), &nowhere("http"), |it| is_file(it) || it == *name);
             let finished = set.set(name, &value).arguments(&["--check"]).run().await;
             assert!([Some(CONFIGURATION), Some(FAILED)].contains(&finished.code), "{finished:?}");

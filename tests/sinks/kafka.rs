@@ -61,6 +61,8 @@ pub struct Script {
 struct Inner {
     script: Script,
     stored: Vec<Message>,
+    /// The ids and payloads of these.
+    records: Vec<(String, Value)>,
     offsets: HashMap<i32, i64>,
     /// What each producer has stored in a partition: the next number, and the last batch.
     numbers: HashMap<(i64, i16, i32), (i32, i32, i64)>,
@@ -86,13 +88,14 @@ impl Kafka {
         let (advertised, inner) = Default::default();
         let mut kafka = Self { port: 0, advertised, inner, tls, task: None };
         kafka.listen().await;
-        kafka.advertised.store(kafka.port, Ordering::Relaxed);
+        kafka.advertise(kafka.port);
         kafka
     }
 
     async fn listen(&mut self) {
         let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        let listener = TcpListener::bind(address).await.unwrap();
+        // What was connected before a crash may hold the port for a moment.
+        let listener = wait("the port", async || TcpListener::bind(address).await.ok()).await;
         self.port = listener.local_addr().unwrap().port();
         let (inner, advertised) = (self.inner.clone(), self.advertised.clone());
         let tls = self.tls.clone();
@@ -129,6 +132,16 @@ impl Kafka {
     /// What it has stored, in the order in which it came.
     pub fn messages(&self) -> Vec<Message> {
         self.inner.lock().unwrap().stored.clone()
+    }
+
+    /// The ids and payloads of these.
+    pub fn records(&self) -> Vec<(String, Value)> {
+        self.inner.lock().unwrap().records.clone()
+    }
+
+    /// Says that it is at a port, where clients then go.
+    pub fn advertise(&self, port: u16) {
+        self.advertised.store(port, Ordering::Relaxed);
     }
 
     /// Bytes and messages of each batch that it was sent.
@@ -301,11 +314,13 @@ impl Inner {
     fn take(&mut self, partition: i32, batch: Batch) -> Result<i64, i16> {
         let Batch { size, producer, epoch, sequence, messages } = batch;
         self.batches.push((size, messages.len()));
-        let job = |it: &Message| {
-            let body: Value = serde_json::from_slice(&it.body).unwrap();
-            body.get("data").unwrap_or(&body)["JobID"].as_str().map(str::to_owned)
+        let record = |it: &Message| {
+            let mut body: Value = serde_json::from_slice(&it.body).unwrap();
+            let id = it.header("ce_id").or(body["id"].as_str()).unwrap().to_owned();
+            (id, body.get_mut("data").map(Value::take).unwrap_or(body))
         };
-        let has = |job_id: &str| messages.iter().any(|it| job(it).as_deref() == Some(job_id));
+        let records: Vec<_> = messages.iter().map(record).collect();
+        let has = |job: &str| records.iter().any(|(_, it)| it["JobID"] == job);
         if let Some(code) = self.script.produce {
             return Err(code);
         }
@@ -333,6 +348,7 @@ impl Inner {
         let stored_at = *offset;
         *offset += messages.len() as i64;
         self.stored.extend(messages);
+        self.records.extend(records);
         if self.script.without_offset > 0 {
             self.script.without_offset -= 1;
             return Ok(-1);
@@ -357,7 +373,7 @@ impl Receiver for Kafka {
     }
 
     fn configure(&self, program: Program, port: u16) -> Program {
-        self.advertised.store(port, Ordering::Relaxed);
+        self.advertise(port);
         let program = Self::sink(program, port);
         program.set("SINK_KAFKA_USER", "me").set("SINK_KAFKA_PASSWORD", "right")
     }
@@ -367,13 +383,7 @@ impl Receiver for Kafka {
     }
 
     async fn received(&mut self) -> Vec<(String, Value)> {
-        let messages = self.messages().into_iter();
-        messages
-            .map(|it| {
-                let id = it.header("ce_id").unwrap().to_owned();
-                (id, serde_json::from_slice(&it.body).unwrap())
-            })
-            .collect()
+        self.records()
     }
 
     async fn take_full(&mut self, takes: bool) {

@@ -9,11 +9,12 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     contract::{LARGE, Receiver},
     kafka::{IDENTITY, Kafka, TELEMETRY, login::Login},
+    proxy::{Proxy, Way},
     source::{Source, id},
 };
 use crate::{
     connecting::servers::Authority,
-    firehose::{CONFIGURATION, FAILED, Program, when},
+    firehose::{CONFIGURATION, FAILED, Process, Program, when},
 };
 
 struct World {
@@ -44,11 +45,9 @@ impl World {
     /// The ids of the evaluations that came, in the order in which they came first.
     fn came(&self) -> Vec<Value> {
         let mut came: Vec<Value> = Vec::new();
-        for message in self.kafka.messages() {
-            let body: Value = serde_json::from_slice(&message.body).unwrap();
-            let id = body.get("data").unwrap_or(&body)["ID"].clone();
-            if !came.contains(&id) {
-                came.push(id);
+        for (_, body) in self.kafka.records() {
+            if !came.contains(&body["ID"]) {
+                came.push(body["ID"].clone());
             }
         }
         came
@@ -106,6 +105,46 @@ async fn an_answer_without_an_offset_is_no_confirmation() {
     running.logs("takes records again").await;
     running.stop().await;
     assert_eq!(messages[0].header("ce_id"), messages[1].header("ce_id"));
+}
+
+/// Three evaluations are stored, and the answer for the last two is lost.
+async fn with_a_lost_answer(world: &World, proxy: &Proxy) -> Process {
+    world.kafka.advertise(proxy.port());
+    let running = Kafka::sink(world.source.program("evaluations"), proxy.port()).start();
+    world.source.evaluations("web", 0..1);
+    world.kafka.took(1).await;
+    when("it is confirmed", || world.source.has_checkpoint()).await;
+    proxy.set(Way::Deaf);
+    world.source.evaluations("web", 1..3);
+    world.kafka.took(3).await;
+    running
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_is_asked_for_again_and_brokers_know_the_messages() {
+    let world = World::new().await;
+    let proxy = Proxy::to(world.kafka.port()).await;
+    let running = with_a_lost_answer(&world, &proxy).await;
+    // Whatever is connected is cut now, and the library connects again.
+    proxy.set(Way::Open);
+    world.source.evaluations("web", 3..4);
+    world.all_came(4).await;
+    running.stop().await;
+    assert_eq!(world.kafka.messages().len(), 4, "nothing came twice");
+}
+
+#[tokio::test]
+async fn answers_that_are_lost_for_longer_mean_duplicates_and_never_a_loss() {
+    let world = World::new().await;
+    let proxy = Proxy::to(world.kafka.port()).await;
+    let running = with_a_lost_answer(&world, &proxy).await;
+    running.logs("no offset within SINK_KAFKA_TIMEOUT").await;
+    proxy.set(Way::Open);
+    world.source.evaluations("web", 3..4);
+    world.all_came(4).await;
+    running.logs("takes records again").await;
+    running.stop().await;
+    assert!(world.kafka.messages().len() > 4, "an answer was lost, and nothing was repeated");
 }
 
 #[tokio::test]
