@@ -23,39 +23,21 @@ use super::contract::{LARGE, Receiver};
 use crate::firehose::{Program, wait};
 
 pub mod login;
+pub mod script;
 pub mod wire;
 
 use login::{Login, Step};
+use script::{
+    INVALID_RECORD, MESSAGE_TOO_LARGE, NOT_ENOUGH_REPLICAS, OUT_OF_ORDER_SEQUENCE, SASL_FAILED,
+    Script, UNKNOWN_TOPIC, UNSUPPORTED_MECHANISM,
+};
 use wire::{Batch, Message, Reader, Writer};
 
 pub const TOPIC: &str = "events";
 /// So many that, of the objects of the tests, hardly two are in one.
-const PARTITIONS: i32 = 997;
+const PARTITIONS: i32 = 97;
 /// What the sink waits for an answer at most, as far as the contract goes.
 const TIMEOUT: &str = "2s";
-
-const INVALID_RECORD: i16 = 87;
-const MESSAGE_TOO_LARGE: i16 = 10;
-const NOT_ENOUGH_REPLICAS: i16 = 19;
-const OUT_OF_ORDER_SEQUENCE: i16 = 45;
-const SASL_FAILED: i16 = 58;
-const UNKNOWN_TOPIC: i16 = 3;
-const UNSUPPORTED_MECHANISM: i16 = 33;
-
-/// What the broker says instead of what it would.
-#[derive(Default)]
-pub struct Script {
-    pub takes_full: bool,
-    /// The code of every batch; nothing is stored.
-    pub produce: Option<i16>,
-    /// The code with which an identity is refused.
-    pub identity: Option<i16>,
-    /// Batches that are stored and answered without an offset.
-    pub without_offset: usize,
-    /// The most bytes of a batch.
-    pub most: Option<usize>,
-    pub login: Option<Login>,
-}
 
 #[derive(Default)]
 struct Inner {

@@ -1,8 +1,9 @@
 //! What the sink `kafka` has besides: what a message is, each answer of a broker, logins, TLS, sizes,
 //! and that nothing is taken for stored without an offset.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
+use futures::future::join_all;
 use serde_json::Value;
 use tokio_rustls::TlsAcceptor;
 
@@ -42,22 +43,11 @@ impl World {
             .set("SINK_KAFKA_TLS_SERVER_NAME", "broker.test")
     }
 
-    /// The ids of the evaluations that came, in the order in which they came first.
-    fn came(&self) -> Vec<Value> {
-        let mut came: Vec<Value> = Vec::new();
-        for (_, body) in self.kafka.records() {
-            if !came.contains(&body["ID"]) {
-                came.push(body["ID"].clone());
-            }
-        }
-        came
-    }
-
+    /// Waits until so many evaluations came, the first of all.
     async fn all_came(&self, count: usize) {
-        when("every evaluation comes", || self.came().len() == count).await;
-        let mut came = self.came();
-        came.sort_by_key(ToString::to_string);
-        assert_eq!(came, (0..count).map(id).collect::<Vec<_>>());
+        let came = || self.kafka.records().into_iter().map(|(_, body)| body["ID"].clone());
+        when("every evaluation comes", || came().collect::<HashSet<_>>().len() == count).await;
+        assert_eq!(came().collect::<HashSet<_>>(), (0..count).map(id).collect());
     }
 }
 
@@ -157,7 +147,7 @@ async fn each_refusal_says_what_the_operator_can_do_and_loses_nothing() {
         (7, "REQUEST_TIMED_OUT at last; replicas are slow"),
         (56, "a broker cannot write: look at its disk"),
     ];
-    for (code, said) in refusals {
+    let refused = refusals.map(|(code, said)| async move {
         let world = World::new().await;
         world.kafka.script(|it| it.produce = Some(code));
         world.source.evaluations("web", 0..3);
@@ -170,7 +160,8 @@ async fn each_refusal_says_what_the_operator_can_do_and_loses_nothing() {
         let log = running.stop().await.log;
         assert_eq!(log.matches(said).count(), 1, "{log}");
         assert!(!log.contains("rejected"), "{log}");
-    }
+    });
+    join_all(refused).await;
 }
 
 #[tokio::test]

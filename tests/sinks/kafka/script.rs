@@ -1,0 +1,26 @@
+//! What a broker of the tests is to do, and the codes with which it refuses.
+
+use super::login::Login;
+
+pub const INVALID_RECORD: i16 = 87;
+pub const MESSAGE_TOO_LARGE: i16 = 10;
+pub const NOT_ENOUGH_REPLICAS: i16 = 19;
+pub const OUT_OF_ORDER_SEQUENCE: i16 = 45;
+pub const SASL_FAILED: i16 = 58;
+pub const UNKNOWN_TOPIC: i16 = 3;
+pub const UNSUPPORTED_MECHANISM: i16 = 33;
+
+/// What the broker says instead of what it would.
+#[derive(Default)]
+pub struct Script {
+    pub takes_full: bool,
+    /// The code of every batch; nothing is stored.
+    pub produce: Option<i16>,
+    /// The code with which an identity is refused.
+    pub identity: Option<i16>,
+    /// Batches that are stored and answered without an offset.
+    pub without_offset: usize,
+    /// The most bytes of a batch.
+    pub most: Option<usize>,
+    pub login: Option<Login>,
+}
