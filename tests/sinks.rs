@@ -4,6 +4,7 @@
 pub mod contract;
 mod http;
 pub mod kafka;
+mod kafka_cut;
 mod kafka_own;
 pub mod kinesis;
 mod kinesis_own;

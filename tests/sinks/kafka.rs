@@ -20,7 +20,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::contract::{LARGE, Receiver};
-use crate::firehose::{Program, wait};
+use crate::firehose::{Program, wait, when};
 
 pub mod login;
 pub mod script;
@@ -49,6 +49,8 @@ struct Inner {
     /// What each producer has stored in a partition: the next number, and the last batch.
     numbers: HashMap<(i64, i16, i32), (i32, i32, i64)>,
     producers: i64,
+    /// Connections that are there.
+    open: usize,
     /// Names of clients, and what each has asked for.
     asked: Vec<(String, i16)>,
     /// Bytes and messages of each batch.
@@ -131,6 +133,11 @@ impl Kafka {
         self.inner.lock().unwrap().batches.clone()
     }
 
+    /// How many connections there are.
+    pub fn open(&self) -> usize {
+        self.inner.lock().unwrap().open
+    }
+
     /// How often it was asked for something.
     pub fn asked(&self, what: i16) -> usize {
         let inner = self.inner.lock().unwrap();
@@ -181,7 +188,7 @@ const ASKED: [(i16, i16); 6] = [
     (IDENTITY, 1),
     (LOGIN, 1),
 ];
-const PRODUCE: i16 = 0;
+pub const PRODUCE: i16 = 0;
 const METADATA: i16 = 3;
 const SASL_HANDSHAKE: i16 = 17;
 const API_VERSIONS: i16 = 18;
@@ -190,7 +197,13 @@ const LOGIN: i16 = 36;
 pub const TELEMETRY: [i16; 2] = [71, 72];
 
 impl Client {
-    async fn serve(mut self, mut io: impl AsyncRead + AsyncWrite + Unpin) {
+    async fn serve(mut self, io: impl AsyncRead + AsyncWrite + Unpin) {
+        self.inner.lock().unwrap().open += 1;
+        self.answer_all(io).await;
+        self.inner.lock().unwrap().open -= 1;
+    }
+
+    async fn answer_all(&mut self, mut io: impl AsyncRead + AsyncWrite + Unpin) {
         loop {
             let Ok(length) = io.read_u32().await else { return };
             if length > 100 << 20 {
@@ -204,6 +217,10 @@ impl Client {
             let (what, version, number) = (request.i16(), request.i16(), request.i32());
             let name = request.text().unwrap_or_default();
             self.inner.lock().unwrap().asked.push((name, what));
+            if what == PRODUCE {
+                let inner = self.inner.clone();
+                when("it stores again", || !inner.lock().unwrap().script.is_held).await;
+            }
             let Some(answer) = self.answer(what, version, request) else { return };
             let answer = [&number.to_be_bytes()[..], &answer.0].concat();
             let length = (answer.len() as u32).to_be_bytes();

@@ -37,8 +37,9 @@ const MESSAGE_BESIDE: usize = 4 << 10;
 /// A producer. Dropping it cuts its connections at once, whatever waits in them: the library has
 /// no way to take a message back, and so it lives in a runtime of its own, which ends with it.
 pub(super) struct Link {
-    producer: Arc<Producer>,
+    /// Before the producer, which would send what it still has.
     island: Island,
+    producer: Arc<Producer>,
     settings: Arc<Settings>,
 }
 

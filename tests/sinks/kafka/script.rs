@@ -22,5 +22,7 @@ pub struct Script {
     pub without_offset: usize,
     /// The most bytes of a batch.
     pub most: Option<usize>,
+    /// Whether it reads what it is to store, and does nothing about it yet.
+    pub is_held: bool,
     pub login: Option<Login>,
 }
