@@ -27,10 +27,7 @@ pub mod script;
 pub mod wire;
 
 use login::{Login, Step};
-use script::{
-    INVALID_RECORD, MESSAGE_TOO_LARGE, NOT_ENOUGH_REPLICAS, OUT_OF_ORDER_SEQUENCE, SASL_FAILED,
-    Script, UNKNOWN_TOPIC, UNSUPPORTED_MECHANISM,
-};
+use script::*;
 use wire::{Batch, Message, Reader, Writer};
 
 pub const TOPIC: &str = "events";
@@ -178,23 +175,6 @@ struct Client {
     advertised: Arc<AtomicU16>,
     step: Step,
 }
-
-/// What can be asked for, and in which versions: none of those that are written more compactly.
-const ASKED: [(i16, i16); 6] = [
-    (PRODUCE, 7),
-    (METADATA, 4),
-    (SASL_HANDSHAKE, 1),
-    (API_VERSIONS, 2),
-    (IDENTITY, 1),
-    (LOGIN, 1),
-];
-pub const PRODUCE: i16 = 0;
-const METADATA: i16 = 3;
-const SASL_HANDSHAKE: i16 = 17;
-const API_VERSIONS: i16 = 18;
-pub const IDENTITY: i16 = 22;
-const LOGIN: i16 = 36;
-pub const TELEMETRY: [i16; 2] = [71, 72];
 
 impl Client {
     async fn serve(mut self, io: impl AsyncRead + AsyncWrite + Unpin) {

@@ -11,7 +11,10 @@ use nomad_firehose::{
 };
 use tokio::time::timeout;
 
-use super::kafka::{Kafka, PRODUCE, TOPIC};
+use super::kafka::{
+    Kafka, TOPIC,
+    script::{IDENTITY, PRODUCE},
+};
 use crate::firehose::when;
 
 /// Of these, the library sends a few at once, and keeps the others until it is answered.
@@ -88,6 +91,6 @@ async fn calls_at_once_have_producers_of_their_own_which_are_used_again() {
         let ended = futures::future::join_all(all).await;
         assert!(ended.into_iter().all(|it| it.is_ok()));
     }
-    assert_eq!(broker.asked(super::kafka::IDENTITY), calls);
+    assert_eq!(broker.asked(IDENTITY), calls);
     assert_eq!(broker.messages().len(), 5 * calls);
 }

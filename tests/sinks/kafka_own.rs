@@ -9,7 +9,11 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     contract::{LARGE, Receiver},
-    kafka::{IDENTITY, Kafka, TELEMETRY, login::Login},
+    kafka::{
+        Kafka,
+        login::Login,
+        script::{IDENTITY, TELEMETRY},
+    },
     proxy::{Proxy, Way},
     source::{Source, id},
 };

@@ -10,6 +10,23 @@ pub const SASL_FAILED: i16 = 58;
 pub const UNKNOWN_TOPIC: i16 = 3;
 pub const UNSUPPORTED_MECHANISM: i16 = 33;
 
+/// What can be asked for, and in which versions: none of those that are written more compactly.
+pub const ASKED: [(i16, i16); 6] = [
+    (PRODUCE, 7),
+    (METADATA, 4),
+    (SASL_HANDSHAKE, 1),
+    (API_VERSIONS, 2),
+    (IDENTITY, 1),
+    (LOGIN, 1),
+];
+pub const PRODUCE: i16 = 0;
+pub const METADATA: i16 = 3;
+pub const SASL_HANDSHAKE: i16 = 17;
+pub const API_VERSIONS: i16 = 18;
+pub const IDENTITY: i16 = 22;
+pub const LOGIN: i16 = 36;
+pub const TELEMETRY: [i16; 2] = [71, 72];
+
 /// What the broker says instead of what it would.
 #[derive(Default)]
 pub struct Script {
