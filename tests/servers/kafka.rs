@@ -265,9 +265,10 @@ async fn what_brokers_refuse_for_a_while_is_said_and_sent_again() {
     let dir = tempfile::tempdir().unwrap();
     let running =
         world.program().set("NOMAD_FIREHOSE_STATE_DIR", dir.path().to_str().unwrap()).start();
-    world.cluster.tell(&format!("fail {PRODUCE} {NOT_ENOUGH_REPLICAS} 30"));
+    world.cluster.tell(&format!("fail {PRODUCE} {NOT_ENOUGH_REPLICAS} 10000"));
     world.evaluations(10);
     running.logs("NOT_ENOUGH_REPLICAS at last; fewer replicas are in sync").await;
+    world.cluster.tell(&format!("clear {PRODUCE}"));
     assert_eq!(world.all_came().await, 0);
     running.stop().await;
 }

@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU16, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -16,11 +17,12 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
     task::JoinSet,
+    time::sleep,
 };
 use tokio_rustls::TlsAcceptor;
 
 use super::contract::{LARGE, Receiver};
-use crate::firehose::{Program, wait, when};
+use crate::firehose::{Program, wait};
 
 pub mod login;
 pub mod script;
@@ -35,6 +37,8 @@ pub const TOPIC: &str = "events";
 const PARTITIONS: i32 = 97;
 /// What the sink waits for an answer at most, as far as the contract goes.
 const TIMEOUT: &str = "2s";
+/// How often it is looked whether the test goes on.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 #[derive(Default)]
 struct Inner {
@@ -199,7 +203,9 @@ impl Client {
             self.inner.lock().unwrap().asked.push((name, what));
             if what == PRODUCE {
                 let inner = self.inner.clone();
-                when("it stores again", || !inner.lock().unwrap().script.is_held).await;
+                while inner.lock().unwrap().script.is_held {
+                    sleep(LOOK_AGAIN).await;
+                }
             }
             let Some(answer) = self.answer(what, version, request) else { return };
             let answer = [&number.to_be_bytes()[..], &answer.0].concat();

@@ -11,9 +11,12 @@ use nomad_firehose::{
 };
 use tokio::time::timeout;
 
-use super::kafka::{
-    Kafka, TOPIC,
-    script::{IDENTITY, PRODUCE},
+use super::{
+    contract::Receiver,
+    kafka::{
+        Kafka, TOPIC,
+        script::{IDENTITY, PRODUCE},
+    },
 };
 use crate::firehose::when;
 
