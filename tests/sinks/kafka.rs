@@ -34,7 +34,7 @@ use wire::{Batch, Message, Reader, Writer};
 
 pub const TOPIC: &str = "events";
 /// So many that, of the objects of the tests, hardly two are in one.
-const PARTITIONS: i32 = 97;
+const PARTITIONS: i32 = 997;
 /// What the sink waits for an answer at most, as far as the contract goes.
 const TIMEOUT: &str = "2s";
 /// How often it is looked whether the test goes on.

@@ -4,7 +4,6 @@
 use std::{collections::HashSet, sync::Arc};
 
 use futures::future::join_all;
-use serde_json::Value;
 use tokio_rustls::TlsAcceptor;
 
 use super::{
