@@ -4,10 +4,10 @@ use super::login::Login;
 
 pub const INVALID_RECORD: i16 = 87;
 pub const MESSAGE_TOO_LARGE: i16 = 10;
-pub const NOT_ENOUGH_REPLICAS: i16 = 19;
 pub const OUT_OF_ORDER_SEQUENCE: i16 = 45;
 pub const SASL_FAILED: i16 = 58;
 pub const UNKNOWN_TOPIC: i16 = 3;
+pub const UNKNOWN_SERVER_ERROR: i16 = -1;
 pub const UNSUPPORTED_MECHANISM: i16 = 33;
 
 /// What can be asked for, and in which versions: none of those that are written more compactly.
