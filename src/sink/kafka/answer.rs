@@ -33,7 +33,7 @@ pub(super) enum Doing {
 
 /// Something that failed. The text of one cause is always the same, so that it is logged once.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {doing} of Kafka at {brokers}: {what}{hint}")]
+#[error("cannot {doing} Kafka at {brokers}: {what}{hint}")]
 pub(super) struct KafkaError {
     doing: String,
     brokers: String,
@@ -73,9 +73,9 @@ impl KafkaError {
     pub(super) fn new(doing: Doing, settings: &Settings, source: &KrafkaError) -> Self {
         let Settings { brokers, topic, .. } = settings;
         let doing = match doing {
-            Doing::Connect => "let a producer in".to_owned(),
-            Doing::Find => format!("find the topic `{topic}`"),
-            Doing::Produce => format!("produce to the topic `{topic}`"),
+            Doing::Connect => "connect a producer to".to_owned(),
+            Doing::Find => format!("find the topic `{topic}` of"),
+            Doing::Produce => format!("produce to the topic `{topic}` of"),
         };
         let (meaning, hint) = meaning(source);
         let what = brief(&said(source));

@@ -49,7 +49,7 @@ struct Island(Option<Runtime>);
 /// Why there is no producer, or no longer one.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LinkError {
-    #[error("cannot {0:?}")]
+    #[error("Kafka failed")]
     Kafka(Doing, #[source] KrafkaError),
     #[error(transparent)]
     Password(PasswordError),
