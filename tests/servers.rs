@@ -41,6 +41,8 @@ mod firehose;
 mod go_lock;
 #[path = "servers/handover.rs"]
 mod handover;
+#[path = "servers/kafka.rs"]
+mod kafka;
 #[path = "servers/kills.rs"]
 mod kills;
 #[path = "servers/kinesis.rs"]

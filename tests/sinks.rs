@@ -8,6 +8,9 @@ pub mod eventbridge;
 #[cfg(feature = "eventbridge")]
 mod eventbridge_own;
 mod http;
+pub mod kafka;
+mod kafka_cut;
+mod kafka_own;
 pub mod kinesis;
 mod kinesis_own;
 #[cfg(feature = "mongodb")]
@@ -32,6 +35,22 @@ mod http_contract {
 mod http_batch_contract {
     crate::sink_contract!(crate::sinks::web::Posts<true>: of the common ones,
         a_record_that_is_refused_is_kept_and_the_others_go_on);
+}
+
+mod kafka_contract {
+    // That a lost answer means a duplicate is not so where brokers know a message again; what is
+    // so has tests of its own.
+    crate::sink_contract!(crate::sinks::kafka::Kafka:
+        records_of_one_key_stay_in_order
+        only_what_failed_is_sent_again_and_holds_up_nobody_else
+        a_record_that_is_refused_is_kept_and_the_others_go_on
+        a_record_that_is_too_large_is_kept_and_the_others_go_on
+        a_receiver_that_is_down_at_the_start_is_waited_for
+        a_receiver_that_crashes_while_it_receives_loses_nothing
+        a_slow_receiver_slows_reading_down_and_memory_stays_flat
+        a_stop_in_the_middle_of_a_call_is_in_time_and_the_next_run_goes_on
+        wrong_credentials_stop_everything_and_lose_nothing
+    );
 }
 
 mod kinesis_contract {

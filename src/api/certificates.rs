@@ -53,7 +53,14 @@ pub(super) struct Loaded {
 
 /// A certificate of ours and its key, in the forms that the clients take.
 #[cfg_attr(
-    not(any(feature = "amqp", feature = "nats", feature = "nsq", feature = "syslog")),
+    not(any(
+        feature = "amqp",
+        feature = "kafka",
+        feature = "nats",
+        feature = "nsq",
+        feature = "redis",
+        feature = "syslog"
+    )),
     expect(dead_code, reason = "only a client of HTTP is built")
 )]
 pub(super) struct Key {

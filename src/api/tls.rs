@@ -200,6 +200,46 @@ impl Tls {
             }))
         })
     }
+
+    /// The same in PEM, for a client library that makes settings of its own.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn pem(self) -> Result<Reloaded<std::sync::Arc<Pem>>, BoxError> {
+        use rustls::pki_types::PrivateKeyDer;
+
+        use super::certificates::Key;
+
+        Reloaded::new(self.files, self.loaded, |loaded| {
+            let chain = |of: &[rustls::pki_types::CertificateDer<'_>]| {
+                of.iter().map(|it| armoured("CERTIFICATE", it)).collect::<String>().into_bytes()
+            };
+            let client = loaded.key.map(|Key { chain: certificates, key, .. }| {
+                let label = match &key {
+                    PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
+                    PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
+                    _ => "PRIVATE KEY",
+                };
+                (chain(&certificates), armoured(label, key.secret_der()).into_bytes())
+            });
+            let authorities = loaded.roots.map(|it| chain(&it));
+            Ok(std::sync::Arc::new(Pem { authorities, client }))
+        })
+    }
+}
+
+/// Certificates and a key in PEM.
+#[cfg(feature = "kafka")]
+pub(crate) struct Pem {
+    /// Of those whom to trust; `None` for whom the system trusts.
+    pub(crate) authorities: Option<Vec<u8>>,
+    /// A certificate, and its key.
+    pub(crate) client: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+#[cfg(feature = "kafka")]
+fn armoured(label: &str, der: &[u8]) -> String {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64_STANDARD.encode(der))
 }
 
 fn authorities(env: &Env, names: &Variables) -> Result<Option<Authorities>, Noted> {

@@ -24,8 +24,8 @@ const LEVELS: [(&str, LevelFilter); 8] = [
 /// The filter that a text asks for: a level, and others for modules.
 ///
 /// Libraries log from warnings on only, and that of AMQP nothing: it logs the payloads of messages
-/// that come back, and every error that it logs is also returned. So is every one of that of NATS.
-/// No text changes that.
+/// that come back, and every error that it logs is also returned. So is every one of that of NATS, and
+/// that of Kafka warns of producers that are cut on purpose. No text changes that.
 pub(super) fn parse(text: &str) -> Result<Targets, String> {
     let mut base = None;
     let mut modules: Vec<(&str, LevelFilter)> = Vec::new();
@@ -48,6 +48,7 @@ pub(super) fn parse(text: &str) -> Result<Targets, String> {
     let modules = modules.into_iter().map(|(name, level)| (format!("{CRATE}::{name}"), level));
     Ok(Targets::new()
         .with_default(base.min(LevelFilter::WARN))
+        .with_target("krafka", LevelFilter::OFF)
         .with_target("lapin", LevelFilter::OFF)
         .with_target("async_nats", LevelFilter::OFF)
         .with_target(CRATE, base)

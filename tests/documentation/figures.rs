@@ -29,6 +29,7 @@ const CONTRACT: &str = "docs/contract.md";
 const EVENTBRIDGE: &str = "docs/eventbridge.md";
 const GUARANTEES: &str = "docs/guarantees.md";
 const HTTP: &str = "docs/http.md";
+const KAFKA: &str = "docs/kafka.md";
 const KINESIS: &str = "docs/kinesis.md";
 const NATS: &str = "docs/nats.md";
 const MONGODB: &str = "docs/mongodb.md";
@@ -121,6 +122,24 @@ const FIGURES: &[Figure] = &[
     ("src/sink/amqp/link.rs", "CONNECT_LIMIT", Time, &[(AMQP, "each for up to {}, and the first")]),
     ("src/sink/amqp/link.rs", "SILENCE_LIMIT", Time, &[(AMQP, "confirms anything for {} and")]),
     ("src/sink/amqp/address.rs", "HEARTBEAT_SECONDS", Count, &[(AMQP, "| `?heartbeat=` | {} |")]),
+    ("src/sink/kafka.rs", "MAX_RECORDS", Count, &[(KAFKA, "A call has at most {} messages")]),
+    ("src/sink/kafka/link.rs", "CONNECT_LIMIT", Time, &[(KAFKA, "to a broker may take {}")]),
+    ("src/sink/kafka/link.rs", "BATCH_BYTES", Size, &[(KAFKA, "in batches of up to {}")]),
+    ("src/sink/kafka/settings.rs", "TIMEOUT", Go, &[(KAFKA, "| `SINK_KAFKA_TIMEOUT` | `{}` |")]),
+    ("src/sink/kafka/settings.rs", "WORKERS", Count, &[(KAFKA, "| `SINK_KAFKA_WORKERS` | `{}` |")]),
+    ("src/sink/kafka/settings.rs", "MAX_WORKERS", Count, &[(KAFKA, "calls at once, 1 to {};")]),
+    (
+        "src/sink/kafka/settings.rs",
+        "MESSAGE_BYTES",
+        Digits,
+        &[(KAFKA, "| `SINK_KAFKA_MAX_MESSAGE_BYTES` | `{}` |")],
+    ),
+    (
+        "src/sink/kafka/settings.rs",
+        "MOST_MESSAGE_BYTES",
+        Digits,
+        &[(KAFKA, "with its key and headers, up to {};")],
+    ),
     ("src/sink/kinesis.rs", "MAX_RECORDS", Count, &[(KINESIS, "A request has at most {} records")]),
     ("src/sink/kinesis.rs", "MAX_KEY", Count, &[(KINESIS, "longer than {} bytes")]),
     ("src/sink/kinesis.rs", "WORKERS", Count, &[(README, "| `SINK_KINESIS_WORKERS` | `{}` |")]),

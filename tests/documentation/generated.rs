@@ -43,6 +43,7 @@ pub const SINKS: &[Sample] = &[
             ("SINK_AMQP_ROUTING_KEY", "x"),
         ],
     ),
+    ("kafka", "`kafka`", &[("SINK_KAFKA_BROKERS", "localhost:9092"), ("SINK_KAFKA_TOPIC", "x")]),
     ("kinesis", "`kinesis`", &[("SINK_KINESIS_STREAM_NAME", "x")]),
     ("nats", "`nats`", &[("SINK_NATS_URL", "nats://localhost"), ("SINK_NATS_SUBJECT", "x")]),
     (

@@ -74,6 +74,9 @@ const SECRETS: &[(&str, Holds)] = &[
     ("SINK_REDIS_URL", Address),
     ("SINK_REDIS_PASSWORD_FILE", File),
     ("SINK_REDIS_CLIENT_KEY", Key),
+    ("SINK_KAFKA_PASSWORD", Value),
+    ("SINK_KAFKA_PASSWORD_FILE", File),
+    ("SINK_KAFKA_CLIENT_KEY", Key),
     // Of everybody, and not only ours.
     ("HTTP_PROXY", Address),
     ("HTTPS_PROXY", Address),
@@ -89,7 +92,9 @@ const HARMLESS: &[&str] = &[
     "_BATCH_BYTES",
     "_BATCH_RECORDS",
     "_BUS_NAME",
+    "_BROKERS",
     "_CACERT",
+    "_CA_CERT_PATH",
     "_CAPATH",
     "_CHECKPOINT",
     "_CLIENT_CERT",
@@ -124,6 +129,7 @@ const HARMLESS: &[&str] = &[
     "_REJECTED",
     "_RESYNC",
     "_ROUTING_KEY",
+    "_SASL_MECHANISM",
     "_SERVER_NAME",
     "_SESSION_TTL",
     "_SOURCE",
@@ -133,12 +139,15 @@ const HARMLESS: &[&str] = &[
     "_STREAM_NAME",
     "_SUBJECT",
     "_TIMEOUT",
+    "_TOPIC",
     "_TYPE",
     "_UNIX_ADDR",
     "_UNROUTABLE",
     "_WAIT",
+    "_USER",
 ];
-const HARMLESS_SWITCHES: &[&str] = &["_SKIP_VERIFY", "_SSL_VERIFY", "_WORKERS"];
+const HARMLESS_SWITCHES: &[&str] =
+    &["_IDEMPOTENT", "_KAFKA_TLS", "_SKIP_VERIFY", "_SSL_VERIFY", "_WORKERS"];
 
 #[test]
 fn every_variable_either_has_a_secret_planted_or_can_hold_none() {
@@ -236,6 +245,10 @@ impl Planted {
             .set("LOG_FORMAT", self.format)
             .set("SINK_AMQP_EXCHANGE", "nomad")
             .set("SINK_AMQP_ROUTING_KEY", "nomad")
+            .set("SINK_KAFKA_BROKERS", &at.http)
+            .set("SINK_KAFKA_TOPIC", "nomad")
+            .set("SINK_KAFKA_USER", "me")
+            .set("SINK_KAFKA_TIMEOUT", "1s")
             .set("SINK_KINESIS_STREAM_NAME", "nomad")
             .set("SINK_NATS_SUBJECT", "nomad")
             .set("SINK_MONGODB_DATABASE", "nomad")
@@ -358,6 +371,7 @@ async fn secrets_are_not_in_what_is_said_of_servers_that_deny_fail_or_are_not_th
     {
         for (sink, format) in
             ["http", "amqp", "kinesis", "redis"].into_iter().zip(FORMATS[1..].iter().cycle())
+            ["http", "amqp", "kinesis", "kafka"].into_iter().zip(FORMATS[1..].iter().cycle())
         {
             planted.format = format;
             let checked = planted.set(program(sink), &at, is_file).arguments(&["--check"]);
@@ -395,6 +409,8 @@ async fn secrets_are_not_in_what_is_said_of_values_that_cannot_be_used() {
                 name if cfg!(feature = "nsq") && name.contains("NSQ") => "nsq",
                 name if cfg!(feature = "redis") && name.contains("REDIS") => "redis",
                 name if cfg!(feature = "syslog") && name.contains("SYSLOG") => "syslog",
+                _ => "http",
+            };
                 _ => "http",
             };
             let set = planted.set(program(sink), &nowhere("http"), |it| is_file(it) || it == *name);

@@ -2,6 +2,8 @@
 
 #[path = "../sinks/contract.rs"]
 pub mod contract;
+#[path = "../sinks/kafka/wire.rs"]
+pub mod kafka_wire;
 #[path = "../sinks/proxy.rs"]
 pub mod proxy;
 #[path = "../sinks/source.rs"]
