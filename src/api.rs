@@ -16,6 +16,8 @@ mod limit;
 mod lists;
 pub(crate) mod reload;
 mod rights;
+#[cfg(any(feature = "nsq", feature = "syslog"))]
+pub(crate) mod socket;
 pub(crate) mod tls;
 mod variables;
 
