@@ -56,6 +56,10 @@ mod sinks;
 #[path = "servers/streams.rs"]
 mod streams;
 mod support;
+#[path = "servers/syslog.rs"]
+mod syslog;
+#[path = "servers/syslog_own.rs"]
+mod syslog_own;
 
 use std::io::Write;
 

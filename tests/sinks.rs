@@ -5,8 +5,11 @@ pub mod contract;
 mod http;
 pub mod kinesis;
 mod kinesis_own;
+pub mod nsq;
+mod nsq_own;
 pub mod proxy;
 pub mod source;
+mod syslog;
 pub mod web;
 pub mod world;
 
@@ -21,4 +24,9 @@ mod http_batch_contract {
 
 mod kinesis_contract {
     crate::sink_contract!(crate::sinks::kinesis::Kinesis);
+}
+
+mod nsq_contract {
+    crate::sink_contract!(crate::sinks::nsq::Nsqd: of the common ones,
+        a_record_that_is_refused_is_kept_and_the_others_go_on);
 }

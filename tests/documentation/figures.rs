@@ -29,8 +29,10 @@ const CONTRACT: &str = "docs/contract.md";
 const GUARANTEES: &str = "docs/guarantees.md";
 const HTTP: &str = "docs/http.md";
 const KINESIS: &str = "docs/kinesis.md";
+const NSQ: &str = "docs/nsq.md";
 const OPERATIONS: &str = "docs/operations.md";
 const SOURCES: &str = "docs/sources.md";
+const SYSLOG: &str = "docs/syslog.md";
 
 const FIGURES: &[Figure] = &[
     (
@@ -54,6 +56,8 @@ const FIGURES: &[Figure] = &[
             (AMQP, "at first after {}, in the end"),
             (KINESIS, "at first after {}, in the end"),
             (HTTP, "at first {}, in the end 30 s. What"),
+            (NSQ, "at first after {}, in the end"),
+            (SYSLOG, "at first after {}, in the end"),
         ],
     ),
     (
@@ -65,6 +69,8 @@ const FIGURES: &[Figure] = &[
             (AMQP, "in the end {} apart"),
             (KINESIS, "in the end {} apart"),
             (HTTP, "in the end {}; check the token"),
+            (NSQ, "in the end {} apart"),
+            (SYSLOG, "in the end {} apart"),
         ],
     ),
     (
@@ -76,6 +82,8 @@ const FIGURES: &[Figure] = &[
             (AMQP, "at first after {}; the log says"),
             (KINESIS, "at first after {}; the log says"),
             (HTTP, "Everything waits, at first {}, in the end 30 s; check"),
+            (NSQ, "at first after {}; the log says"),
+            (SYSLOG, "at first after {}; the log says"),
         ],
     ),
     (
@@ -136,6 +144,28 @@ const FIGURES: &[Figure] = &[
     ("src/sink/http.rs", "MAX_BATCH_RECORDS", Digits, &[(README, "records of a batch, 1 to {} |")]),
     ("src/sink/http.rs", "MAX_BATCH_BYTES", Digits, &[(README, "payloads of a batch, up to {};")]),
     ("src/sink/http.rs", "TIMEOUT", Go, &[(README, "| `SINK_HTTP_TIMEOUT` | `{}` |")]),
+    ("src/sink/nsq.rs", "MESSAGE_BYTES", Digits, &[(NSQ, "_MAX_MESSAGE_BYTES` | `{}` |")]),
+    ("src/sink/nsq.rs", "MOST_BYTES", Digits, &[(NSQ, "is refused; up to {} |")]),
+    ("src/sink/nsq.rs", "MAX_RECORDS", Count, &[(NSQ, "`MPUB` of up to {} messages")]),
+    ("src/sink/nsq.rs", "MAX_BYTES", Size, &[(NSQ, "messages and {}, over one")]),
+    ("src/sink/nsq.rs", "MAX_TOPIC", Count, &[(NSQ, "at most {} letters")]),
+    ("src/sink/nsq/link.rs", "ANSWER_LIMIT", Time, &[(NSQ, "does not answer for {}")]),
+    ("src/sink/syslog.rs", "MESSAGE_BYTES", Digits, &[(SYSLOG, "_MAX_MESSAGE_BYTES` | `{}` |")]),
+    ("src/sink/syslog.rs", "MESSAGE_BYTES", Size, &[(SYSLOG, "often larger than {}")]),
+    ("src/sink/syslog.rs", "MOST_BYTES", Digits, &[(SYSLOG, "is refused; up to {}, or")]),
+    ("src/sink/syslog.rs", "PACKET_BYTES", Digits, &[(SYSLOG, "or {} for UDP and local")]),
+    ("src/sink/syslog.rs", "MAX_RECORDS", Count, &[(SYSLOG, "up to {} records are written")]),
+    ("src/sink/syslog/link.rs", "WRITE_LIMIT", Time, &[(SYSLOG, "reads nothing for {}, or")]),
+    ("src/sink/syslog/link.rs", "READ_LIMIT", Time, &[(SYSLOG, "the connection for {} |")]),
+    ("src/sink/syslog/link.rs", "APART", Time, &[(SYSLOG, "at least {} apart")]),
+    ("src/sink/syslog/link.rs", "BURST", Count, &[(SYSLOG, "After {} packets")]),
+    ("src/sink/syslog/link.rs", "BETWEEN_BURSTS", Time, &[(SYSLOG, "a pause of {}.")]),
+    (
+        "src/sink/syslog/message.rs",
+        "MAX_APP_NAME",
+        Count,
+        &[(SYSLOG, "with more than {} characters")],
+    ),
     (
         "src/watch/split.rs",
         "MAX_ELEMENT_BYTES",

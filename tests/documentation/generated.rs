@@ -29,7 +29,7 @@ const OTHER_FEATURES: [(&str, &str); 2] = [
 type Sample = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
 /// Each sink as it can be set up with nothing but what it needs.
-pub const SINKS: [Sample; 5] = [
+pub const SINKS: [Sample; 7] = [
     ("stdout", "`stdout`", &[]),
     (
         "amqp",
@@ -47,6 +47,8 @@ pub const SINKS: [Sample; 5] = [
         "`http`, in batches",
         &[("SINK_HTTP_ADDRESS", "http://localhost"), ("SINK_HTTP_BATCH", "array")],
     ),
+    ("nsq", "`nsq`", &[("SINK_NSQ_ADDR", "localhost:4150"), ("SINK_NSQ_TOPIC_NAME", "x")]),
+    ("syslog", "`syslog`", &[]),
 ];
 
 fn about(name: &str) -> Summary {

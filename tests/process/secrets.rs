@@ -41,7 +41,7 @@ enum Holds {
 use Holds::{Address, Directory, File, Header, HeaderFile, Key, Login, Query, Value};
 
 /// Every variable that can hold a secret.
-const SECRETS: [(&str, Holds); 26] = [
+const SECRETS: [(&str, Holds); 30] = [
     ("NOMAD_ADDR", Address),
     ("NOMAD_TOKEN", Value),
     ("NOMAD_HTTP_AUTH", Login),
@@ -63,6 +63,10 @@ const SECRETS: [(&str, Holds); 26] = [
     ("SINK_HTTP_HMAC_SECRET", Value),
     ("SINK_HTTP_HMAC_SECRET_FILE", File),
     ("SINK_HTTP_CLIENT_KEY", Key),
+    ("SINK_NSQ_AUTH_SECRET", Value),
+    ("SINK_NSQ_AUTH_SECRET_FILE", File),
+    ("SINK_NSQ_CLIENT_KEY", Key),
+    ("SINK_SYSLOG_CLIENT_KEY", Key),
     // Of everybody, and not only ours.
     ("HTTP_PROXY", Address),
     ("HTTPS_PROXY", Address),
@@ -81,13 +85,16 @@ const HARMLESS: &[&str] = &[
     "_CAPATH",
     "_CHECKPOINT",
     "_CLIENT_CERT",
+    "_CONFIRM",
     "_CONSUL_PREFIX",
     "_VARIABLE_PREFIX",
     "_COUNT",
     "_DEAD_LETTER",
     "_EXCHANGE",
+    "_FACILITY",
     "_FILTER",
     "_FORMAT",
+    "_FRAMING",
     "_GRACE",
     "_GZIP",
     "_HMAC_HEADER",
@@ -98,24 +105,31 @@ const HARMLESS: &[&str] = &[
     "_LOCK_DELAY",
     "_BYTES",
     "_NAMESPACE",
+    "_NSQ_ADDR",
     "_PARTITION",
     "_PARTITION_KEY",
+    "_PROTO",
     "_REGION",
     "_REJECTED",
     "_RESYNC",
     "_ROUTING_KEY",
+    "_SD_ID",
     "_SERVER_NAME",
     "_SESSION_TTL",
+    "_SEVERITY",
     "_SOURCE",
     "_START",
     "_STATE_DIR",
     "_STREAM_NAME",
+    "_SYSLOG_ADDR",
+    "_TAG",
     "_TIMEOUT",
+    "_TOPIC_NAME",
     "_TYPE",
     "_UNIX_ADDR",
     "_UNROUTABLE",
 ];
-const HARMLESS_SWITCHES: &[&str] = &["_SKIP_VERIFY", "_SSL_VERIFY", "_WORKERS"];
+const HARMLESS_SWITCHES: &[&str] = &["_NSQ_TLS", "_SKIP_VERIFY", "_SSL_VERIFY", "_WORKERS"];
 
 #[test]
 fn every_variable_either_has_a_secret_planted_or_can_hold_none() {
@@ -209,6 +223,10 @@ impl Planted {
             .set("SINK_AMQP_EXCHANGE", "nomad")
             .set("SINK_AMQP_ROUTING_KEY", "nomad")
             .set("SINK_KINESIS_STREAM_NAME", "nomad")
+            .set("SINK_NSQ_ADDR", &at.http)
+            .set("SINK_NSQ_TOPIC_NAME", "nomad")
+            .set("SINK_SYSLOG_PROTO", "tls")
+            .set("SINK_SYSLOG_ADDR", &at.http)
             .set("AWS_REGION", "eu-west-1")
             .set("AWS_ENDPOINT_URL", format!("http://{}", at.http))
     }
@@ -259,7 +277,8 @@ fn is_file(name: &str) -> bool {
 /// Those in the environment are not set, and of the files only the identity of a task, or not.
 fn is_not_file(name: &str) -> bool {
     let fixed = ["NOMAD_TOKEN", "CONSUL_HTTP_TOKEN", "SINK_HTTP_TOKEN", "SINK_HTTP_HEADERS"];
-    fixed.contains(&name) || name == "SINK_HTTP_HMAC_SECRET" || name == "NOMAD_FIREHOSE_TOKEN_FILE"
+    let secrets = ["SINK_HTTP_HMAC_SECRET", "SINK_NSQ_AUTH_SECRET"];
+    fixed.contains(&name) || secrets.contains(&name) || name == "NOMAD_FIREHOSE_TOKEN_FILE"
 }
 
 #[tokio::test]
@@ -324,7 +343,10 @@ async fn secrets_are_not_in_what_is_said_of_servers_that_deny_fail_or_are_not_th
     let no_tls = Places { scheme: "https", ..world.places(9) };
     for (what, at) in [("nobody", nowhere("http")), ("no TLS", nowhere("https")), ("plain", no_tls)]
     {
-        for (sink, format) in ["http", "amqp", "kinesis"].into_iter().zip(&FORMATS[1..]) {
+        for (sink, format) in ["http", "amqp", "kinesis", "nsq", "syslog"]
+            .into_iter()
+            .zip(FORMATS[1..].iter().cycle())
+        {
             planted.format = format;
             let checked = planted.set(program(sink), &at, is_file).arguments(&["--check"]);
             let checked = checked.run().await;
@@ -353,7 +375,8 @@ async fn secrets_are_not_in_what_is_said_of_values_that_cannot_be_used() {
         for way in ways {
             planted.format = formats.next().unwrap();
             let value = if in_file { planted.file("bad", &format!("\u{1}{way}")) } else { way };
-            let sink = if name.contains("AMQP") { "amqp" } else { "http" };
+            let own = [("AMQP", "amqp"), ("NSQ", "nsq"), ("SYSLOG", "syslog")];
+            let sink = own.iter().find(|it| name.contains(it.0)).map_or("http", |it| it.1);
             let set = planted.set(program(sink), &nowhere("http"), |it| is_file(it) || it == *name);
             let finished = set.set(name, &value).arguments(&["--check"]).run().await;
             assert!([Some(CONFIGURATION), Some(FAILED)].contains(&finished.code), "{finished:?}");
