@@ -41,7 +41,8 @@ impl Peer {
     async fn new(turn: impl Fn(usize) -> Turn + Send + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (read, connections) = (Arc::<Mutex<Vec<u8>>>::default(), Arc::default());
+        let (read, connections) =
+            (Arc::<Mutex<Vec<u8>>>::default(), Arc::<Mutex<usize>>::default());
         let (reading, counted) = (read.clone(), Arc::clone(&connections));
         let task = tokio::spawn(async move {
             loop {
