@@ -19,7 +19,8 @@ use link::{Confirm, Link};
 use message::{Form, Framing};
 
 /// A message, unless it is set otherwise: rsyslog truncates those that are longer, unless it is.
-const MESSAGE_BYTES: usize = 8 << 10;
+/// It calls that 8k, and it is a little less.
+const MESSAGE_BYTES: usize = 8_096;
 /// The most that it can be set to.
 const MOST_BYTES: usize = 16 << 20;
 /// What a packet of UDP over IPv4 has room for.

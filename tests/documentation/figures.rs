@@ -151,7 +151,7 @@ const FIGURES: &[Figure] = &[
     ("src/sink/nsq.rs", "MAX_TOPIC", Count, &[(NSQ, "at most {} letters")]),
     ("src/sink/nsq/link.rs", "ANSWER_LIMIT", Time, &[(NSQ, "does not answer for {}")]),
     ("src/sink/syslog.rs", "MESSAGE_BYTES", Digits, &[(SYSLOG, "_MAX_MESSAGE_BYTES` | `{}` |")]),
-    ("src/sink/syslog.rs", "MESSAGE_BYTES", Size, &[(SYSLOG, "often larger than {}")]),
+    ("src/sink/syslog.rs", "MESSAGE_BYTES", Size, &[(SYSLOG, "what is longer than {}, unless")]),
     ("src/sink/syslog.rs", "MOST_BYTES", Digits, &[(SYSLOG, "is refused; up to {}, or")]),
     ("src/sink/syslog.rs", "PACKET_BYTES", Digits, &[(SYSLOG, "or {} for UDP and local")]),
     ("src/sink/syslog.rs", "MAX_RECORDS", Count, &[(SYSLOG, "up to {} records are written")]),

@@ -106,7 +106,7 @@ impl Rsyslogd {
     }
 
     /// Asks it to stop, and waits until it has.
-    async fn stop(&mut self) {
+    pub async fn stop(&mut self) {
         let mut process = self.process.take().unwrap();
         let command = format!("kill -s TERM {}", process.id());
         assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncReadExt,
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
@@ -99,7 +99,7 @@ impl Drop for Peer {
 async fn take(tcp: &mut TcpStream, turn: Turn, read: &Mutex<Vec<u8>>) -> std::io::Result<()> {
     let mut all = Vec::new();
     match turn {
-        Turn::Closed => tcp.shutdown().await,
+        Turn::Closed => Ok(()),
         Turn::Begun => tcp.read_exact(&mut [0; 10]).await.map(drop),
         Turn::Read => {
             tcp.read_to_end(&mut all).await?;

@@ -103,7 +103,7 @@ impl Link {
     pub(super) async fn if_usable(mut self) -> Option<Self> {
         loop {
             match self.stream.read_buf(&mut self.came).now_or_never() {
-                None => return Some(self).filter(|it| it.came.is_empty()),
+                None => return Some(self),
                 Some(Ok(0) | Err(_)) => return None,
                 Some(Ok(_)) => {}
             }

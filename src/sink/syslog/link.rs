@@ -22,7 +22,7 @@ use super::{
     error::{Doing, LinkError},
     message::Framing,
 };
-use crate::api::socket::{Place, Stream};
+use crate::api::socket::{Place, Stream, is_about_tls};
 
 /// How long a connection may take to be made, TLS and all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -214,7 +214,10 @@ impl Socket {
 
     async fn write(&mut self, messages: &[Vec<u8>], framing: Framing) -> io::Result<()> {
         match self {
-            Self::Stream(stream) => write(stream, messages, framing).await,
+            Self::Stream(stream) => match write(stream, messages, framing).await {
+                Ok(()) => Ok(()),
+                Err(err) => Err(telling(stream, err).await),
+            },
             Self::Packets(socket) => {
                 for burst in messages.chunks(BURST) {
                     for message in burst {
@@ -241,7 +244,9 @@ impl Socket {
     async fn confirmed(self) -> io::Result<()> {
         match self {
             Self::Stream(mut stream) => {
-                stream.shutdown().await?;
+                if let Err(err) = stream.shutdown().await {
+                    return Err(telling(&mut stream, err).await);
+                }
                 read_to_end(&mut stream).await?;
                 let mut tcp = stream.into_tcp();
                 // TLS has an end of its own, which may come before that of the connection.
@@ -338,11 +343,21 @@ async fn read_to_end(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     }
 }
 
+/// Of an error and what the other side may have said before it the one that tells more: which
+/// certificate it does not like.
+async fn telling(stream: &mut Stream, err: io::Error) -> io::Error {
+    match timeout(CLOSE_LIMIT, read_to_end(stream)).await {
+        Ok(Err(said)) if is_about_tls(&said) => said,
+        _ => err,
+    }
+}
+
 /// Waits until the other side has acknowledged all that was sent, the end included.
 ///
 /// It may have closed its side before it knew of what was on its way: then it answers that with a
 /// reset, and until then it looks as if it had read everything. Linux says of a socket that it is
-/// not connected any more once either has come.
+/// not connected any more once either has come. Whoever shuts their side down without having read
+/// what was there already cannot be told from one that has.
 async fn acknowledged(tcp: &TcpStream) -> io::Result<()> {
     while cfg!(target_os = "linux") && tcp.peer_addr().is_ok() {
         sleep(LOOK_AGAIN).await;
