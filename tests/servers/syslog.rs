@@ -28,6 +28,8 @@ pub struct Rsyslogd {
     position: u64,
     rest: String,
     pub messages: Vec<Message>,
+    /// What these are.
+    records: Vec<(String, Value)>,
 }
 
 /// A message, as the daemon understood it.
@@ -70,8 +72,9 @@ impl Rsyslogd {
     pub async fn with(head: &str, tail: &str) -> Self {
         let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
         let (head, tail) = (head.to_owned(), tail.to_owned());
-        let (process, position, rest, messages) = (None, 0, String::new(), Vec::new());
-        let mut daemon = Self { dir, port, head, tail, process, position, rest, messages };
+        let (process, position, rest) = (None, 0, String::new());
+        let (messages, records) = (Vec::new(), Vec::new());
+        let mut daemon = Self { dir, port, head, tail, process, position, rest, messages, records };
         daemon.resume().await;
         daemon
     }
@@ -120,14 +123,17 @@ impl Rsyslogd {
         let mut bytes = Vec::new();
         self.position += file.read_to_end(&mut bytes).unwrap() as u64;
         self.rest.push_str(std::str::from_utf8(&bytes).unwrap());
-        while let Some((line, rest)) = self.rest.split_once('\n') {
+        let whole = self.rest.rfind('\n').map_or(0, |it| it + 1);
+        let lines: String = self.rest.drain(..whole).collect();
+        for line in lines.lines() {
             // What it says of itself.
             if !line.contains("|rsyslogd|") {
                 let [priority, tag, kind, data, text] =
                     line.splitn(5, '|').map(str::to_owned).collect::<Vec<_>>().try_into().unwrap();
-                self.messages.push(Message { priority, tag, kind, data, text });
+                let message = Message { priority, tag, kind, data, text };
+                self.records.push(message.record());
+                self.messages.push(message);
             }
-            self.rest = rest.to_owned();
         }
     }
 
@@ -175,7 +181,7 @@ impl Receiver for Rsyslogd {
 
     async fn received(&mut self) -> Vec<(String, Value)> {
         self.look();
-        self.messages.iter().map(Message::record).collect()
+        self.records.clone()
     }
 
     async fn take_full(&mut self, _: bool) {}
@@ -207,5 +213,6 @@ crate::sink_contract!(Rsyslogd:
     records_of_one_key_stay_in_order
     a_record_that_is_too_large_is_kept_and_the_others_go_on
     a_receiver_that_is_down_at_the_start_is_waited_for
+    a_slow_receiver_slows_reading_down_and_memory_stays_flat
     a_stop_in_the_middle_of_a_call_is_in_time_and_the_next_run_goes_on
 );
