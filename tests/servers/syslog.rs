@@ -26,7 +26,7 @@ pub struct Rsyslogd {
     tail: String,
     process: Option<Child>,
     position: u64,
-    rest: String,
+    rest: Vec<u8>,
     pub messages: Vec<Message>,
     /// What these are.
     records: Vec<(String, Value)>,
@@ -72,7 +72,7 @@ impl Rsyslogd {
     pub async fn with(head: &str, tail: &str) -> Self {
         let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
         let (head, tail) = (head.to_owned(), tail.to_owned());
-        let (process, position, rest) = (None, 0, String::new());
+        let (process, position, rest) = (None, 0, Vec::new());
         let (messages, records) = (Vec::new(), Vec::new());
         let mut daemon = Self { dir, port, head, tail, process, position, rest, messages, records };
         daemon.resume().await;
@@ -120,11 +120,9 @@ impl Rsyslogd {
     fn look(&mut self) {
         let Ok(mut file) = fs::File::open(self.path("out")) else { return };
         file.seek(SeekFrom::Start(self.position)).unwrap();
-        let mut bytes = Vec::new();
-        self.position += file.read_to_end(&mut bytes).unwrap() as u64;
-        self.rest.push_str(std::str::from_utf8(&bytes).unwrap());
-        let whole = self.rest.rfind('\n').map_or(0, |it| it + 1);
-        let lines: String = self.rest.drain(..whole).collect();
+        self.position += file.read_to_end(&mut self.rest).unwrap() as u64;
+        let whole = self.rest.iter().rposition(|it| *it == b'\n').map_or(0, |it| it + 1);
+        let lines = String::from_utf8(self.rest.drain(..whole).collect()).unwrap();
         for line in lines.lines() {
             // What it says of itself.
             if !line.contains("|rsyslogd|") {
