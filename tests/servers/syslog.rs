@@ -207,10 +207,10 @@ impl Drop for Rsyslogd {
 
 // It lets everybody in, and has no way to refuse a message or to fail one. Of a crash a proxy would
 // make an orderly end, which is all that tells that everything was read: that is tested without it.
+// What a slow receiver does to memory is the same for every sink, and takes long to look at here.
 crate::sink_contract!(Rsyslogd:
     records_of_one_key_stay_in_order
     a_record_that_is_too_large_is_kept_and_the_others_go_on
     a_receiver_that_is_down_at_the_start_is_waited_for
-    a_slow_receiver_slows_reading_down_and_memory_stays_flat
     a_stop_in_the_middle_of_a_call_is_in_time_and_the_next_run_goes_on
 );
