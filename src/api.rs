@@ -18,6 +18,8 @@ mod lists;
 mod named;
 pub(crate) mod reload;
 mod rights;
+#[cfg(any(feature = "nsq", feature = "syslog"))]
+pub(crate) mod socket;
 pub(crate) mod tls;
 mod variables;
 

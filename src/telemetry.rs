@@ -27,6 +27,8 @@ mod limit;
 
 pub use filter::MODULES;
 pub use layout::Layout;
+#[cfg(feature = "syslog")]
+pub(crate) use layout::host;
 use layout::{Entry, Value};
 use limit::{LeftOut, Limit};
 

@@ -1,7 +1,6 @@
 //! The suite against real servers: real processes, elected by a real Consul, which publish what a
-//! stand-in for Nomad holds to a real RabbitMQ or through an API of Amazon. `tools/test` runs it,
-//! and sets the paths of the servers: `CONSUL_BIN`, `RABBITMQ_BIN`, `RABBITMQCTL_BIN`,
-//! `KINESIS_BIN` and `MOTO_BIN`.
+//! stand-in for Nomad holds to receivers of others. `tools/test` runs it, and sets the paths of the
+//! servers: `CONSUL_BIN`, `RABBITMQ_BIN` and so on. It has every sink.
 
 #![allow(
     clippy::unwrap_used,
@@ -51,13 +50,10 @@ mod kinesis;
 mod leaders;
 #[path = "servers/moto.rs"]
 mod moto;
-#[cfg(feature = "nats")]
 #[path = "servers/nats.rs"]
 mod nats;
-#[cfg(feature = "nats")]
 #[path = "servers/nats_access.rs"]
 mod nats_access;
-#[cfg(feature = "nats")]
 #[path = "servers/nats_server.rs"]
 mod nats_server;
 #[path = "servers/outages.rs"]
@@ -81,6 +77,10 @@ mod sqs;
 #[path = "servers/streams.rs"]
 mod streams;
 mod support;
+#[path = "servers/syslog.rs"]
+mod syslog;
+#[path = "servers/syslog_own.rs"]
+mod syslog_own;
 
 use std::io::Write;
 

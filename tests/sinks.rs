@@ -8,8 +8,11 @@ pub mod eventbridge;
 #[cfg(feature = "eventbridge")]
 mod eventbridge_own;
 mod http;
+#[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "kafka")]
 mod kafka_cut;
+#[cfg(feature = "kafka")]
 mod kafka_own;
 pub mod kinesis;
 mod kinesis_own;
@@ -19,12 +22,18 @@ pub mod mongodb;
 mod mongodb_own;
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(feature = "nsq")]
+pub mod nsq;
+#[cfg(feature = "nsq")]
+mod nsq_own;
 pub mod proxy;
 pub mod source;
 #[cfg(feature = "sqs")]
 pub mod sqs;
 #[cfg(feature = "sqs")]
 mod sqs_own;
+#[cfg(feature = "syslog")]
+mod syslog;
 pub mod web;
 pub mod world;
 
@@ -37,6 +46,7 @@ mod http_batch_contract {
         a_record_that_is_refused_is_kept_and_the_others_go_on);
 }
 
+#[cfg(feature = "kafka")]
 mod kafka_contract {
     // That a lost answer means a duplicate is not so where brokers know a message again; what is
     // so has tests of its own.
@@ -105,4 +115,10 @@ mod eventbridge_contract {
         a_stop_in_the_middle_of_a_call_is_in_time_and_the_next_run_goes_on
         wrong_credentials_stop_everything_and_lose_nothing
     );
+}
+
+#[cfg(feature = "nsq")]
+mod nsq_contract {
+    crate::sink_contract!(crate::sinks::nsq::Nsqd: of the common ones,
+        a_record_that_is_refused_is_kept_and_the_others_go_on);
 }

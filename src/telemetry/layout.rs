@@ -306,7 +306,7 @@ fn unix_seconds(time: SystemTime) -> f64 {
 }
 
 /// What this machine is called.
-fn host(env: &Env) -> String {
+pub(crate) fn host(env: &Env) -> String {
     let named = HOST_FILES.iter().filter_map(|it| fs::read_to_string(it).ok());
     let named = named.map(|it| it.trim().to_owned()).find(|it| !it.is_empty());
     let variable = |name| env.optional::<String>(name).ok().flatten();

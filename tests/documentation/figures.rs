@@ -33,10 +33,12 @@ const KAFKA: &str = "docs/kafka.md";
 const KINESIS: &str = "docs/kinesis.md";
 const NATS: &str = "docs/nats.md";
 const MONGODB: &str = "docs/mongodb.md";
+const NSQ: &str = "docs/nsq.md";
 const OPERATIONS: &str = "docs/operations.md";
 const REDIS: &str = "docs/redis.md";
 const SOURCES: &str = "docs/sources.md";
 const SQS: &str = "docs/sqs.md";
+const SYSLOG: &str = "docs/syslog.md";
 
 const FIGURES: &[Figure] = &[
     (
@@ -64,6 +66,8 @@ const FIGURES: &[Figure] = &[
             (EVENTBRIDGE, "at first after {}, in the end"),
             (REDIS, "at first after {}, in the end"),
             (HTTP, "at first {}, in the end 30 s. What"),
+            (NSQ, "at first after {}, in the end"),
+            (SYSLOG, "at first after {}, in the end"),
         ],
     ),
     (
@@ -79,6 +83,8 @@ const FIGURES: &[Figure] = &[
             (EVENTBRIDGE, "in the end {} apart"),
             (REDIS, "in the end {} apart"),
             (HTTP, "in the end {}; check the token"),
+            (NSQ, "in the end {} apart"),
+            (SYSLOG, "in the end {} apart"),
         ],
     ),
     (
@@ -95,6 +101,8 @@ const FIGURES: &[Figure] = &[
             (EVENTBRIDGE, "at first after {}; the log says"),
             (REDIS, "at first after {}; the log says"),
             (HTTP, "Everything waits, at first {}, in the end 30 s; check"),
+            (NSQ, "at first after {}; the log says"),
+            (SYSLOG, "at first after {}; the log says"),
         ],
     ),
     (
@@ -280,6 +288,28 @@ const FIGURES: &[Figure] = &[
     ("src/sink/redis/call.rs", "MAX_WAIT_TIMEOUT", Go, &[(REDIS, "from `1ms` to `{}` |")]),
     ("src/sink/redis/link.rs", "CONNECT_LIMIT", Time, &[(REDIS, "A node may take {} until")]),
     ("src/sink/redis/link.rs", "ANSWER_LIMIT", Time, &[(REDIS, "does not come within {} |")]),
+    ("src/sink/nsq.rs", "MESSAGE_BYTES", Digits, &[(NSQ, "_MAX_MESSAGE_BYTES` | `{}` |")]),
+    ("src/sink/nsq.rs", "MOST_BYTES", Digits, &[(NSQ, "is refused; up to {} |")]),
+    ("src/sink/nsq.rs", "MAX_RECORDS", Count, &[(NSQ, "`MPUB` of up to {} messages")]),
+    ("src/sink/nsq.rs", "MAX_BYTES", Size, &[(NSQ, "messages and {}, over one")]),
+    ("src/sink/nsq.rs", "MAX_TOPIC", Count, &[(NSQ, "at most {} letters")]),
+    ("src/sink/nsq/link.rs", "ANSWER_LIMIT", Time, &[(NSQ, "does not answer for {}")]),
+    ("src/sink/syslog.rs", "MESSAGE_BYTES", Digits, &[(SYSLOG, "_MAX_MESSAGE_BYTES` | `{}` |")]),
+    ("src/sink/syslog.rs", "MESSAGE_BYTES", Size, &[(SYSLOG, "what is longer than {}, unless")]),
+    ("src/sink/syslog.rs", "MOST_BYTES", Digits, &[(SYSLOG, "is refused; up to {}, or")]),
+    ("src/sink/syslog.rs", "PACKET_BYTES", Digits, &[(SYSLOG, "or {} for UDP and local")]),
+    ("src/sink/syslog.rs", "MAX_RECORDS", Count, &[(SYSLOG, "up to {} records are written")]),
+    ("src/sink/syslog/link.rs", "WRITE_LIMIT", Time, &[(SYSLOG, "reads nothing for {}, or")]),
+    ("src/sink/syslog/link.rs", "READ_LIMIT", Time, &[(SYSLOG, "the connection for {} |")]),
+    ("src/sink/syslog/link.rs", "APART", Time, &[(SYSLOG, "at least {} apart")]),
+    ("src/sink/syslog/link.rs", "BURST", Count, &[(SYSLOG, "After {} packets")]),
+    ("src/sink/syslog/link.rs", "BETWEEN_BURSTS", Time, &[(SYSLOG, "a pause of {}.")]),
+    (
+        "src/sink/syslog/message.rs",
+        "MAX_APP_NAME",
+        Count,
+        &[(SYSLOG, "with more than {} characters")],
+    ),
     (
         "src/watch/split.rs",
         "MAX_ELEMENT_BYTES",

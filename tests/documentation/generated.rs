@@ -72,6 +72,8 @@ pub const SINKS: &[Sample] = &[
         &[("SINK_HTTP_ADDRESS", "http://localhost"), ("SINK_HTTP_BATCH", "array")],
     ),
     ("redis", "`redis`", &[("SINK_REDIS_URL", "redis://localhost"), ("SINK_REDIS_KEY", "x")]),
+    ("nsq", "`nsq`", &[("SINK_NSQ_ADDR", "localhost:4150"), ("SINK_NSQ_TOPIC_NAME", "x")]),
+    ("syslog", "`syslog`", &[]),
 ];
 
 fn about(name: &str) -> Summary {

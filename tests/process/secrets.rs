@@ -17,137 +17,13 @@ use super::{
 };
 use crate::{connecting::servers::Authority, sinks::web::Web, tidy::variables_read};
 
-/// How a secret is in a variable.
-#[derive(Clone, Copy, PartialEq)]
-enum Holds {
-    Value,
-    /// `user:secret`
-    Login,
-    /// In the user info of an address.
-    Address,
-    /// In the query of an address.
-    Query,
-    /// In the file that it names.
-    File,
-    /// In a header line, or in a file of such lines.
-    Header,
-    HeaderFile,
-    /// In the file `nomad_token` of the directory that it names.
-    Directory,
-    /// The file that it names is a private key.
-    Key,
-}
+mod variables;
 
-use Holds::{Address, Directory, File, Header, HeaderFile, Key, Login, Query, Value};
-
-/// Every variable that can hold a secret.
-const SECRETS: &[(&str, Holds)] = &[
-    ("NOMAD_ADDR", Address),
-    ("NOMAD_TOKEN", Value),
-    ("NOMAD_HTTP_AUTH", Login),
-    ("NOMAD_FIREHOSE_TOKEN_FILE", File),
-    ("NOMAD_SECRETS_DIR", Directory),
-    ("NOMAD_CLIENT_KEY", Key),
-    ("CONSUL_HTTP_ADDR", Address),
-    ("CONSUL_HTTP_TOKEN", Value),
-    ("CONSUL_HTTP_TOKEN_FILE", File),
-    ("CONSUL_HTTP_AUTH", Login),
-    ("CONSUL_CLIENT_KEY", Key),
-    ("SINK_AMQP_CONNECTION", Address),
-    ("SINK_AMQP_CLIENT_KEY", Key),
-    ("SINK_HTTP_ADDRESS", Query),
-    ("SINK_HTTP_TOKEN", Value),
-    ("SINK_HTTP_TOKEN_FILE", File),
-    ("SINK_HTTP_HEADERS", Header),
-    ("SINK_HTTP_HEADERS_FILE", HeaderFile),
-    ("SINK_HTTP_HMAC_SECRET", Value),
-    ("SINK_HTTP_HMAC_SECRET_FILE", File),
-    ("SINK_HTTP_CLIENT_KEY", Key),
-    ("SINK_NATS_URL", Address),
-    ("SINK_NATS_TOKEN", Value),
-    ("SINK_NATS_TOKEN_FILE", File),
-    ("SINK_NATS_CREDENTIALS_FILE", File),
-    ("SINK_NATS_NKEY_FILE", File),
-    ("SINK_NATS_CLIENT_KEY", Key),
-    ("SINK_MONGODB_CONNECTION", Address),
-    ("SINK_MONGODB_PASSWORD_FILE", File),
-    ("SINK_REDIS_URL", Address),
-    ("SINK_REDIS_PASSWORD_FILE", File),
-    ("SINK_REDIS_CLIENT_KEY", Key),
-    ("SINK_KAFKA_PASSWORD", Value),
-    ("SINK_KAFKA_PASSWORD_FILE", File),
-    ("SINK_KAFKA_CLIENT_KEY", Key),
-    // Of everybody, and not only ours.
-    ("HTTP_PROXY", Address),
-    ("HTTPS_PROXY", Address),
-    ("AWS_ACCESS_KEY_ID", Value),
-    ("AWS_SECRET_ACCESS_KEY", Value),
-    ("AWS_SESSION_TOKEN", Value),
-];
-
-/// Words by which a variable that can hold none is known.
-const HARMLESS: &[&str] = &[
-    "_ALLOC_ID",
-    "_BATCH",
-    "_BATCH_BYTES",
-    "_BATCH_RECORDS",
-    "_BUS_NAME",
-    "_BROKERS",
-    "_CACERT",
-    "_CA_CERT_PATH",
-    "_CAPATH",
-    "_CHECKPOINT",
-    "_CLIENT_CERT",
-    "_COLLECTION",
-    "_CONSUL_PREFIX",
-    "_VARIABLE_PREFIX",
-    "_COUNT",
-    "_DATABASE",
-    "_DEAD_LETTER",
-    "_EXCHANGE",
-    "_FILTER",
-    "_FORMAT",
-    "_GRACE",
-    "_GROUP",
-    "_GZIP",
-    "_HMAC_HEADER",
-    "_HTTP_SSL",
-    "_LEADER",
-    "_LEVEL",
-    "_LISTEN",
-    "_LOCK_DELAY",
-    "_MAXLEN",
-    "_MODE",
-    "_BYTES",
-    "_MODE",
-    "_NAMESPACE",
-    "_PARTITION",
-    "_PARTITION_KEY",
-    "_QUEUE_NAME",
-    "_REDIS_KEY",
-    "_REGION",
-    "_REJECTED",
-    "_RESYNC",
-    "_ROUTING_KEY",
-    "_SASL_MECHANISM",
-    "_SERVER_NAME",
-    "_SESSION_TTL",
-    "_SOURCE",
-    "_START",
-    "_STATE_DIR",
-    "_STREAM",
-    "_STREAM_NAME",
-    "_SUBJECT",
-    "_TIMEOUT",
-    "_TOPIC",
-    "_TYPE",
-    "_UNIX_ADDR",
-    "_UNROUTABLE",
-    "_WAIT",
-    "_USER",
-];
-const HARMLESS_SWITCHES: &[&str] =
-    &["_IDEMPOTENT", "_KAFKA_TLS", "_SKIP_VERIFY", "_SSL_VERIFY", "_WORKERS"];
+use variables::{
+    HARMLESS, HARMLESS_SWITCHES,
+    Holds::{Address, Directory, File, Header, HeaderFile, Key, Login, Query, Value},
+    NEEDED, SECRETS, scheme, sink_of, sinks,
+};
 
 #[test]
 fn every_variable_either_has_a_secret_planted_or_can_hold_none() {
@@ -202,22 +78,12 @@ impl Planted {
     /// Sets all of them but those of which `skip` is true.
     fn set(&self, mut program: Program, at: &Places, skip: impl Fn(&str) -> bool) -> Program {
         for (name, holds) in SECRETS.iter().filter(|(name, _)| !skip(name)) {
-            let (secret, scheme) = (secret(name), at.scheme);
+            let (secret, scheme) = (secret(name), scheme(name, at.scheme));
             let place = match *name {
                 "NOMAD_ADDR" => &at.nomad,
                 "CONSUL_HTTP_ADDR" => &at.consul,
                 "SINK_AMQP_CONNECTION" => &at.amqp,
                 _ => &at.http,
-            };
-            let scheme = match (*name, scheme) {
-                ("SINK_AMQP_CONNECTION", "https") => "amqps",
-                ("SINK_AMQP_CONNECTION", _) => "amqp",
-                ("SINK_NATS_URL", "https") => "tls",
-                ("SINK_NATS_URL", _) => "nats",
-                ("SINK_MONGODB_CONNECTION", _) => "mongodb",
-                ("SINK_REDIS_URL", "https") => "rediss",
-                ("SINK_REDIS_URL", _) => "redis",
-                (_, scheme) => scheme,
             };
             let value = match holds {
                 Value => secret,
@@ -239,21 +105,13 @@ impl Planted {
             };
             program = program.set(name, value);
         }
+        for (name, value) in NEEDED {
+            program = program.set(name, value.unwrap_or(&at.http));
+        }
         program
             .set("LOG_LEVEL", "trace")
             .set("NOMAD_FIREHOSE_LISTEN", "127.0.0.1:0")
             .set("LOG_FORMAT", self.format)
-            .set("SINK_AMQP_EXCHANGE", "nomad")
-            .set("SINK_AMQP_ROUTING_KEY", "nomad")
-            .set("SINK_KAFKA_BROKERS", &at.http)
-            .set("SINK_KAFKA_TOPIC", "nomad")
-            .set("SINK_KAFKA_USER", "me")
-            .set("SINK_KAFKA_TIMEOUT", "1s")
-            .set("SINK_KINESIS_STREAM_NAME", "nomad")
-            .set("SINK_NATS_SUBJECT", "nomad")
-            .set("SINK_MONGODB_DATABASE", "nomad")
-            .set("SINK_MONGODB_COLLECTION", "nomad")
-            .set("SINK_REDIS_KEY", "nomad")
             .set("AWS_REGION", "eu-west-1")
             .set("AWS_ENDPOINT_URL", format!("http://{}", at.http))
     }
@@ -304,7 +162,8 @@ fn is_file(name: &str) -> bool {
 /// Those in the environment are not set, and of the files only the identity of a task, or not.
 fn is_not_file(name: &str) -> bool {
     let fixed = ["NOMAD_TOKEN", "CONSUL_HTTP_TOKEN", "SINK_HTTP_TOKEN", "SINK_HTTP_HEADERS"];
-    fixed.contains(&name) || name == "SINK_HTTP_HMAC_SECRET" || name == "NOMAD_FIREHOSE_TOKEN_FILE"
+    let secrets = ["SINK_HTTP_HMAC_SECRET", "SINK_NSQ_AUTH_SECRET"];
+    fixed.contains(&name) || secrets.contains(&name) || name == "NOMAD_FIREHOSE_TOKEN_FILE"
 }
 
 #[tokio::test]
@@ -369,12 +228,11 @@ async fn secrets_are_not_in_what_is_said_of_servers_that_deny_fail_or_are_not_th
     let no_tls = Places { scheme: "https", ..world.places(9) };
     for (what, at) in [("nobody", nowhere("http")), ("no TLS", nowhere("https")), ("plain", no_tls)]
     {
-        for (sink, format) in
-            ["http", "amqp", "kinesis", "redis"].into_iter().zip(FORMATS[1..].iter().cycle())
-            ["http", "amqp", "kinesis", "kafka"].into_iter().zip(FORMATS[1..].iter().cycle())
-        {
+        for (sink, format) in sinks().zip(FORMATS[1..].iter().cycle()) {
             planted.format = format;
-            let checked = planted.set(program(sink), &at, is_file).arguments(&["--check"]);
+            // NATS wants to know who we are in one way only.
+            let skip = |it: &str| is_file(it) || it == "SINK_NATS_TOKEN";
+            let checked = planted.set(program(sink), &at, skip).arguments(&["--check"]);
             let checked = checked.run().await;
             assert_eq!(checked.code, Some(FAILED), "{}{}", checked.out, checked.log);
             planted.assert_silent(&format!("a check of {sink} with {what}"), &checked);
@@ -401,18 +259,7 @@ async fn secrets_are_not_in_what_is_said_of_values_that_cannot_be_used() {
         for way in ways {
             planted.format = formats.next().unwrap();
             let value = if in_file { planted.file("bad", &format!("\u{1}{way}")) } else { way };
-            let sink = match *name {
-                name if name.contains("AMQP") => "amqp",
-                name if cfg!(feature = "kafka") && name.contains("KAFKA") => "kafka",
-                name if cfg!(feature = "mongodb") && name.contains("MONGODB") => "mongodb",
-                name if cfg!(feature = "nats") && name.contains("NATS") => "nats",
-                name if cfg!(feature = "nsq") && name.contains("NSQ") => "nsq",
-                name if cfg!(feature = "redis") && name.contains("REDIS") => "redis",
-                name if cfg!(feature = "syslog") && name.contains("SYSLOG") => "syslog",
-                _ => "http",
-            };
-                _ => "http",
-            };
+            let sink = sink_of(name);
             let set = planted.set(program(sink), &nowhere("http"), |it| is_file(it) || it == *name);
             let finished = set.set(name, &value).arguments(&["--check"]).run().await;
             assert!([Some(CONFIGURATION), Some(FAILED)].contains(&finished.code), "{finished:?}");
