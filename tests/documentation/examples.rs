@@ -26,8 +26,9 @@ fn defaults(page: &Page) -> Vec<(String, String)> {
         let [name, default, ..] = cells[..] else { continue };
         let name = name.trim_matches(['|', ' ', '`']);
         let variable = name.chars().all(|it| it.is_ascii_uppercase() || "_0123456789".contains(it));
-        if variable && default.starts_with('`') && default.ends_with('`') {
-            found.push((name.to_owned(), default.trim_matches('`').to_owned()));
+        let value = default.strip_prefix('`').and_then(|it| it.strip_suffix('`'));
+        if let Some(value) = value.filter(|it| variable && !it.contains('`')) {
+            found.push((name.to_owned(), value.to_owned()));
         }
     }
     found
