@@ -74,8 +74,10 @@ fn every_default_is_a_value_that_is_taken() {
 
 /// Variables that say something only beside others, and these.
 #[cfg(feature = "full")]
-const BESIDE: &[(&str, &[(&str, &str)])] =
-    &[("SINK_KAFKA_SASL_MECHANISM", &[("SINK_KAFKA_USER", "me"), ("SINK_KAFKA_PASSWORD", "x")])];
+const BESIDE: &[(&str, &[(&str, &str)])] = &[
+    ("SINK_KAFKA_SASL_MECHANISM", &[("SINK_KAFKA_USER", "me"), ("SINK_KAFKA_PASSWORD", "x")]),
+    ("SINK_SQS_GROUP", &[("SINK_SQS_QUEUE_NAME", "x.fifo")]),
+];
 
 /// A build that lacks a sink does not know its variables.
 #[cfg(feature = "full")]
