@@ -137,8 +137,8 @@ impl Drop for Printed {
                 Schedule { seed: it.seed, slots }
             };
             print(&format!(
-                "allocations, {}evaluations, {}Once more: FAULTS_SEED={}{} cargo test --test \
-                 servers faults::copies_that_meet",
+                "allocations, {}evaluations, {}Once more: FAULTS_SEED={}{} cargo test \
+                 --features full --test servers faults::copies_that_meet",
                 slots(events),
                 slots(objects),
                 events.seed,
