@@ -19,9 +19,9 @@ mod connect;
 mod link;
 mod resp;
 
-use append::{TooFewReplicas, Unappended};
+use append::{TooFewReplicas, Unappended, try_transaction};
 use call::{Entry, Mode, Wait};
-use connect::Way;
+use connect::{Way, within};
 use link::{Link, LinkError};
 use resp::Answer;
 
@@ -188,7 +188,16 @@ impl Sink for Redis {
 
 impl Redis {
     async fn connect(&self) -> Result<Link, DeliverError> {
-        self.way.connect(&self.key).await.map_err(|err| self.unavailable(err))
+        let connected = async {
+            let mut link = self.way.connect(&self.key).await?;
+            if let Mode::Stream { .. } = self.mode {
+                let node = link.node().clone();
+                let tried = within(&node, try_transaction(&mut link)).await;
+                tried.map_err(LinkError::at_the_door)?;
+            }
+            Ok(link)
+        };
+        connected.await.map_err(|err| self.unavailable(err))
     }
 
     /// What to append, and the records that are too large.

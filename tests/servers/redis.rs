@@ -324,7 +324,18 @@ async fn a_user_with_the_rights_that_the_page_names_can_publish_and_one_without_
     for process in [&other, &command] {
         process.logs("grant the user this command on SINK_REDIS_KEY").await;
     }
-    for process in [list, stream, other, command] {
+    // Without transactions, each attempt would append the records once more.
+    server.tell(&["ACL", "SETUSER", "single", "on", ">right", "~single", "+xadd", "+exec"]);
+    let single = || {
+        let program = world.stream("nodes", url("single"));
+        program.set("SINK_REDIS_MODE", "stream").set("SINK_REDIS_KEY", "single")
+    };
+    let checked = single().arguments(&["--check"]).run().await;
+    assert!(checked.out.contains("refused a transaction: NOPERM"), "{}", checked.out);
+    let single = single().start();
+    single.logs("refused a transaction: NOPERM").await;
+    assert_eq!(server.ask(&["EXISTS", "single"]).number(), 0);
+    for process in [list, stream, other, command, single] {
         process.stop().await;
     }
 }

@@ -214,7 +214,13 @@ fn of_code(code: ErrorCode) -> (Meaning, &'static str) {
             Refused,
             "; raise `max.message.bytes` of the topic, or lower SINK_KAFKA_MAX_MESSAGE_BYTES",
         ),
-        E::InvalidRecord | E::InvalidTimestamp | E::PolicyViolation => {
+        // The time is that of our clock when it is produced, and not one of the record's.
+        E::InvalidTimestamp => (
+            SELDOM,
+            "; the clock of this host or of the brokers is wrong, or see `message.timestamp.*` of \
+             the topic",
+        ),
+        E::InvalidRecord | E::PolicyViolation => {
             (Refused, "; the topic does not take such messages: look at its settings")
         }
         _ => (SOON, ""),
@@ -259,6 +265,8 @@ mod tests {
         for code in [ErrorCode::OutOfOrderSequenceNumber, ErrorCode::UnknownServerError] {
             assert_eq!(of_code(code).0, SOON);
         }
-        assert_eq!(of_code(ErrorCode::TopicAuthorizationFailed).0, SELDOM);
+        for code in [ErrorCode::TopicAuthorizationFailed, ErrorCode::InvalidTimestamp] {
+            assert_eq!(of_code(code).0, SELDOM);
+        }
     }
 }

@@ -159,6 +159,9 @@ impl ApiError {
                 (seldom, "; make room, or raise the limits of the account or of the server")
             }
             (10039 | 10076, _) => (seldom, "; enable JetStream for the account"),
+            (_, 409) => {
+                (Meaning::Server(Again::Soon), "; it is still storing an earlier copy of it")
+            }
             (_, 400..=499) => (Meaning::Subject, "; check the stream"),
             _ => (Meaning::Server(Again::Soon), ""),
         }
@@ -206,6 +209,7 @@ mod tests {
             (503, 10076, seldom),
             (503, 10008, soon),
             (400, 10071, Meaning::Subject),
+            (409, 10158, soon),
             (500, 0, soon),
         ] {
             let error = format!(r#"{{"code":{code},"err_code":{err_code},"description":"d"}}"#);

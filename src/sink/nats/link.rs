@@ -93,6 +93,12 @@ pub(super) enum LinkError {
     )]
     Silent(String),
     #[error(
+        "NATS at {server} has answered nothing for {ANSWER_LIMIT:?}; the user must not publish to \
+         the subject `{subject}`, and perhaps not to others: allow it, or check SINK_NATS_SUBJECT \
+         and the login"
+    )]
+    Unheard { server: String, subject: String },
+    #[error(
         "the user of NATS at {server} must be allowed to subscribe to _INBOX.>, and to publish to \
          it with SINK_NATS_MODE=core: {said}"
     )]
@@ -105,7 +111,9 @@ impl LinkError {
     /// When it makes sense to try again.
     pub(super) fn again(&self) -> Again {
         match self {
-            Self::Login { .. } | Self::File(_) | Self::Inbox { .. } => Again::Seldom,
+            Self::Login { .. } | Self::File(_) | Self::Inbox { .. } | Self::Unheard { .. } => {
+                Again::Seldom
+            }
             Self::Lost { said: Some(said), .. } if says_who(said) => Again::Seldom,
             _ => Again::Soon,
         }
@@ -191,7 +199,7 @@ impl Link {
 
     /// Nothing was answered for too long.
     pub(super) fn silent(&self) -> LinkError {
-        LinkError::Silent(self.server.clone())
+        self.news.borrow().silent(&self.server)
     }
 
     /// Resolves with what ends the wait for an answer that will not come: the connection is lost,
@@ -273,6 +281,15 @@ impl News {
         }
     }
 
+    /// Why nothing was answered. Of many denials at once the library keeps the first ones only.
+    fn silent(&self, server: &str) -> LinkError {
+        let server = server.to_owned();
+        match self.denied.first().cloned() {
+            Some(subject) => LinkError::Unheard { server, subject },
+            None => LinkError::Silent(server),
+        }
+    }
+
     fn denies(&self, subject: &str) -> bool {
         let as_written = || subject.replace('\\', "\\\\").replace('"', "\\\"");
         !self.denied.is_empty() && self.denied.contains(&as_written())
@@ -322,5 +339,21 @@ fn refused(server: String, err: async_nats::ConnectError) -> LinkError {
     match who {
         true => LinkError::Login { server, source },
         false => LinkError::Connect { server, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silence_in_which_something_was_denied_names_it() {
+        let mut news = News::default();
+        assert_eq!(news.silent("a:1").again(), Again::Soon);
+        let said = "Permissions Violation for Publish to \"events.a\"".to_owned();
+        news.hear("a:1", Event::ServerError(ServerError::Other(said)));
+        let error = news.silent("a:1");
+        assert_eq!(error.again(), Again::Seldom);
+        assert!(error.to_string().contains("not publish to the subject `events.a`"), "{error}");
     }
 }

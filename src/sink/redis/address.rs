@@ -119,9 +119,14 @@ fn parse(text: &str) -> Result<Address, String> {
         }
         _ => return Err("has more in its path than the number of a database".to_owned()),
     };
+    let hosts = match kind {
+        // The client of the Go tool takes no host for this one.
+        Kind::Server if hosts.is_empty() || hosts.starts_with(':') => format!("localhost{hosts}"),
+        _ => hosts.to_owned(),
+    };
     let nodes: Vec<&str> = hosts.split(',').map(str::trim).filter(|it| !it.is_empty()).collect();
     match nodes.len() {
-        0 => return Err("names no host; write redis://user:password@host:6379/0".to_owned()),
+        0 => return Err("names no host of a sentinel, or of a node of the cluster".to_owned()),
         1..=MAX_HOSTS => (),
         _ => return Err(format!("names more than {MAX_HOSTS} hosts")),
     }
@@ -196,6 +201,9 @@ mod tests {
     fn an_address_is_that_of_a_server_of_sentinels_or_of_a_cluster() {
         for (text, expected) in [
             ("redis://r", "r:6379 false - - 0"),
+            ("redis://", "localhost:6379 false - - 0"),
+            ("redis://:6380/1", "localhost:6380 false - - 1"),
+            ("redis://u:p@", "localhost:6379 false u p 0"),
             ("redis://r:1/2", "r:1 false - - 2"),
             ("rediss://:p%40%2f@[::1]/0", "[::1]:6379 true - p@/ 0"),
             ("redis://u:p:q@r:1/", "r:1 false u p:q 0"),
@@ -212,7 +220,8 @@ mod tests {
         for text in [
             "r:6379",
             "http://u:secret@r",
-            "redis://u:secret@",
+            "redis+cluster://u:secret@",
+            "redis+sentinel://u:secret@/main",
             "redis://u:secret@r:x",
             "redis://u:secret@a,b",
             "redis://u:secret@r/x",

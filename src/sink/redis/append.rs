@@ -14,6 +14,7 @@ use crate::sink::{DeliverError, Failure, FailureKind};
 /// What the records and the replicas are, in what is said of refusals.
 const RECORDS: &str = "the records";
 const WAITING: &str = "to wait for replicas";
+const TRANSACTION: &str = "a transaction";
 
 /// What became of a call that was not appended as a whole, and of its connection.
 pub(super) enum Unappended {
@@ -45,6 +46,26 @@ pub(super) struct TooFewReplicas {
     pub(super) wait: Wait,
 }
 
+/// Makes a transaction of nothing. Where there are none, each record of a call would be appended
+/// by itself, and the call seem to be refused.
+pub(super) async fn try_transaction(link: &mut Link) -> Result<(), LinkError> {
+    let mut commands = Commands::one(&[b"MULTI"]);
+    commands.add(&[b"EXEC"]);
+    let Answers { list, lost } = link.ask(&commands, Duration::ZERO).await;
+    for answer in &list {
+        if let Answer::Refused(refusal) = answer {
+            return Err(link.refused(TRANSACTION, refusal.clone()));
+        }
+    }
+    match (&list[..], lost) {
+        (_, Some(lost)) => Err(lost),
+        ([Answer::Text(begun), Answer::List(done)], None) if begun == "OK" && done.is_empty() => {
+            Ok(())
+        }
+        (_, None) => Err(link.strange(TRANSACTION)),
+    }
+}
+
 impl Redis {
     /// Appends the entries of a call.
     pub(super) async fn append(
@@ -67,7 +88,9 @@ impl Redis {
         }
         let Answers { mut list, lost } = link.ask(&commands, longer).await;
         let failed = match (self.mode.outcome(&list, entries.len()), lost) {
-            (Outcome::Refused(refusal), _) => return Err(self.refused(link, entries, refusal)),
+            (Outcome::Refused(refusal), lost) => {
+                return Err(self.refused(link, entries, refusal, lost.is_none()));
+            }
             (Outcome::Strange, _) | (Outcome::Unanswered, None) => {
                 return Err(Unappended::Cut(self.unavailable(link.strange(RECORDS))));
             }
@@ -118,13 +141,22 @@ impl Redis {
         Err(Unappended::Cut(self.unavailable(err)))
     }
 
-    /// Redis did nothing of a call.
-    fn refused(&self, link: &Link, entries: &[Entry<'_>], refusal: Refusal) -> Unappended {
+    /// Redis did nothing of a call, to all of which it has answered or not.
+    fn refused(
+        &self,
+        link: &Link,
+        entries: &[Entry<'_>],
+        refusal: Refusal,
+        answered: bool,
+    ) -> Unappended {
         let meaning = refusal.meaning().0;
         let err = link.refused(RECORDS, refusal);
         let kind = match meaning {
-            Meaning::Later(_) => return Unappended::Stay(self.unavailable(err)),
-            Meaning::Elsewhere(_) => return Unappended::Cut(self.unavailable(err)),
+            Meaning::Later(_) if answered => return Unappended::Stay(self.unavailable(err)),
+            // An answer that is still to come would be taken for one to the next call.
+            Meaning::Later(_) | Meaning::Elsewhere(_) => {
+                return Unappended::Cut(self.unavailable(err));
+            }
             Meaning::TooLarge if entries.len() == 1 => FailureKind::Rejected,
             Meaning::TooLarge => FailureKind::Suspect,
         };
@@ -142,5 +174,87 @@ impl Redis {
     pub(super) fn unavailable(&self, err: LinkError) -> DeliverError {
         let again = err.again();
         DeliverError::Unavailable { source: self.failed(err).into(), again }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        iter,
+        net::TcpListener,
+        sync::Mutex,
+        thread,
+    };
+
+    use super::*;
+    use crate::{
+        env::Env,
+        record::{Format, tests::record},
+        sink::{Again, Connect, Sink},
+    };
+
+    /// A sink that adds to a stream. On each connection its peer says these one after the other,
+    /// and the last one for ever, whatever it is sent; and what it is sent.
+    fn answered(answers: &'static [&'static str]) -> (Redis, Arc<Mutex<Vec<u8>>>) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = format!("redis://{}", listener.local_addr().unwrap());
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let seen = sent.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, mut buffer) = (stream.unwrap(), vec![0; 64 << 10]);
+                let mut answers = answers.iter().chain(iter::repeat(answers.last().unwrap()));
+                while let Ok(read @ 1..) = stream.read(&mut buffer) {
+                    seen.lock().unwrap().extend_from_slice(&buffer[..read]);
+                    // A connection that was cut meanwhile shows when it is read.
+                    let _ = stream.write_all(answers.next().unwrap().as_bytes());
+                }
+            }
+        });
+        let env = Env::from([
+            ("SINK_REDIS_URL", address.as_str()),
+            ("SINK_REDIS_KEY", "events"),
+            ("SINK_REDIS_MODE", "stream"),
+        ]);
+        let redis = Redis::from_env(&env, Format::Payload);
+        (env.check(redis).ok().unwrap(), sent)
+    }
+
+    /// When to ask again, and why.
+    fn unavailable(result: Result<(), DeliverError>) -> (Again, String) {
+        match result {
+            Err(DeliverError::Unavailable { source, again }) => {
+                (again, crate::error::Chain(&*source).to_string())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn where_there_are_no_transactions_no_record_is_sent() {
+        for (answers, why) in [
+            (&["-NOPERM no\r\n-ERR EXEC without MULTI\r\n"], "refused a transaction: NOPERM"),
+            (&["+OK\r\n-NOPERM no\r\n"], "refused a transaction: NOPERM"),
+            (&["+OK\r\n+OK\r\n"], "answered to a transaction as no Redis would"),
+        ] {
+            let (redis, sent) = answered(answers);
+            for result in [redis.deliver(&[record("a", 1)]).await, redis.check().await] {
+                let (again, said) = unavailable(result);
+                assert!(again == Again::Seldom && said.contains(why), "{said}");
+            }
+            let sent = String::from_utf8(sent.lock().unwrap().clone()).unwrap();
+            assert!(sent.contains("MULTI") && !sent.contains("XADD"), "{sent}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_on_which_answers_are_missing_is_not_used_again() {
+        let (redis, _) = answered(&["+OK\r\n*0\r\n", "+OK\r\n-OOM full\r\n?\r\n"]);
+        for connections in 1..=2 {
+            let (again, why) = unavailable(redis.deliver(&[record("a", 1)]).await);
+            assert!(again == Again::Soon && why.contains("OOM full"), "{why}");
+            assert_eq!(redis.connections(), Some(connections));
+        }
     }
 }

@@ -122,6 +122,12 @@ impl Mode {
             Answer::Refused(refusal) => Some(refusal.clone()),
             _ => None,
         };
+        // Within a transaction nothing has an id before its end.
+        if matches!(self, Self::Stream { .. })
+            && answers.iter().any(|it| matches!(it, Answer::Value(_)))
+        {
+            return Outcome::Strange;
+        }
         if let Some(refusal) = answers.iter().find_map(refused) {
             return Outcome::Refused(refusal);
         }
@@ -266,6 +272,8 @@ mod tests {
         let outcome = STREAM.outcome(&[ok(), no(), ok(), aborted()], 2);
         assert_eq!(outcome, Outcome::Refused(refusal()));
         assert_eq!(STREAM.outcome(&[ok(), ok(), ok()], 2), Outcome::Unanswered);
+        // The records were appended, and without a transaction.
+        assert_eq!(STREAM.outcome(&[no(), id(), id(), no()], 2), Outcome::Strange);
     }
 
     #[test]

@@ -148,7 +148,7 @@ impl Way {
     async fn master(&self, sentinel: &Node, name: &str) -> Result<Link, LinkError> {
         let master = within(sentinel, async {
             let mut link = Link::open(sentinel, self.tls.as_ref()).await?;
-            self.ask_sentinel(&mut link, name).await
+            self.ask_sentinel(&mut link, name).await.map_err(LinkError::at_the_door)
         });
         self.enter(&master.await?).await
     }
@@ -157,7 +157,7 @@ impl Way {
     async fn ask_sentinel(&self, link: &mut Link, name: &str) -> Result<Node, LinkError> {
         const WHAT: &str = "to say where the master is";
         let question = [&b"SENTINEL"[..], b"get-master-addr-by-name", name.as_bytes()];
-        let Answers { list, .. } = link.ask(&Commands::one(&question), Duration::ZERO).await;
+        let Answers { list, lost } = link.ask(&Commands::one(&question), Duration::ZERO).await;
         let answer = match list.into_iter().next() {
             Some(Answer::Refused(refusal)) if refusal.is("NOAUTH") => {
                 self.log_in(link).await?;
@@ -165,7 +165,7 @@ impl Way {
             }
             Some(Answer::Refused(refusal)) => return Err(link.refused(WHAT, refusal)),
             Some(answer) => answer,
-            None => return Err(link.strange(WHAT)),
+            None => return Err(lost.unwrap_or_else(|| link.strange(WHAT))),
         };
         match answer.list() {
             [host, port] => {
@@ -209,9 +209,32 @@ fn read_password(path: &Path) -> io::Result<Option<String>> {
 }
 
 /// What a node is asked while we connect to it.
-async fn within<T>(
+pub(super) async fn within<T>(
     node: &Node,
     asked: impl Future<Output = Result<T, LinkError>>,
 ) -> Result<T, LinkError> {
     timeout(CONNECT_LIMIT, asked).await.unwrap_or_else(|_| Err(LinkError::Slow(node.clone())))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::sink::{Again, redis::address};
+
+    #[tokio::test]
+    async fn a_sentinel_that_ends_the_connection_was_not_connected_to() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let sentinel = listener.local_addr().unwrap();
+        let address = format!("redis+sentinel://{sentinel}/main");
+        let env = Env::from([("SINK_REDIS_URL", address.as_str())]);
+        let way = Way::from_env(&env, address::from_env(&env));
+        let way = env.check(way).ok().unwrap();
+        let closing = async { drop(listener.accept().await.unwrap()) };
+        let (led, ()) = tokio::join!(way.connect("events"), closing);
+        let error = led.err().unwrap();
+        assert!(matches!(error, LinkError::Connect { .. }), "{error}");
+        assert_eq!(error.again(), Again::Soon);
+    }
 }
