@@ -52,6 +52,16 @@ pub(super) enum LinkError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "the message has {size} bytes, and a packet to the syslog receiver at {at} has no room for \
+         it; set SINK_SYSLOG_PROTO to tcp or tls, or SINK_SYSLOG_ADDR to the socket of a stream"
+    )]
+    TooLarge {
+        at: String,
+        size: usize,
+        #[source]
+        source: io::Error,
+    },
     #[error("the syslog receiver at {at} was too slow {doing}: {limit:?} have passed{}", .doing.hint())]
     Slow { at: String, doing: Doing, limit: Duration },
 }
@@ -70,7 +80,10 @@ impl LinkError {
     pub(super) fn again(&self) -> Again {
         match self {
             Self::Tls { .. } | Self::Denied { .. } => Again::Seldom,
-            Self::Connect { .. } | Self::Lost { .. } | Self::Slow { .. } => Again::Soon,
+            Self::Connect { .. }
+            | Self::Lost { .. }
+            | Self::TooLarge { .. }
+            | Self::Slow { .. } => Again::Soon,
         }
     }
 }

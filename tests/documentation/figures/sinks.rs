@@ -200,8 +200,8 @@ pub(super) const FIGURES: &[Figure] = &[
     ("src/sink/syslog/link.rs", "WRITE_LIMIT", Time, &[(SYSLOG, "reads nothing for {}, or")]),
     ("src/sink/syslog/link.rs", "READ_LIMIT", Time, &[(SYSLOG, "the connection for {} |")]),
     ("src/sink/syslog/link.rs", "APART", Time, &[(SYSLOG, "at least {} apart")]),
-    ("src/sink/syslog/link.rs", "BURST", Count, &[(SYSLOG, "After {} packets")]),
-    ("src/sink/syslog/link.rs", "BETWEEN_BURSTS", Time, &[(SYSLOG, "a pause of {}.")]),
+    ("src/sink/syslog/packet.rs", "BURST", Count, &[(SYSLOG, "After {} packets")]),
+    ("src/sink/syslog/packet.rs", "BETWEEN_BURSTS", Time, &[(SYSLOG, "a pause of {}.")]),
     (
         "src/sink/syslog/message.rs",
         "MAX_APP_NAME",
