@@ -142,13 +142,22 @@ pub(super) const FIGURES: &[Figure] = &[
         "src/sink/mongodb/address.rs",
         "CONNECT_LIMIT",
         Time,
-        &[(MONGODB, "may take to be made; {} |")],
+        &[(MONGODB, "may take to be made; {}, and")],
+    ),
+    (
+        "src/sink/mongodb/address.rs",
+        "LONGEST_WAIT",
+        Time,
+        &[
+            (MONGODB, "may take to be made; 5 s, and at most {} |"),
+            (MONGODB, "waits for a primary; 5 s, and at most {} |"),
+        ],
     ),
     (
         "src/sink/mongodb/address.rs",
         "SELECTION_LIMIT",
         Time,
-        &[(MONGODB, "waits for a primary; {} |")],
+        &[(MONGODB, "waits for a primary; {}, and")],
     ),
     ("src/sink/mongodb/document.rs", "MAX_DEPTH", Count, &[(MONGODB, "more than {} levels deep")]),
     (
