@@ -6,12 +6,14 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, lookup_host},
+    time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -70,8 +72,22 @@ impl std::fmt::Display for Place {
 
 impl Stream {
     /// Connects to the first of these addresses that takes the connection.
-    pub(crate) async fn connect(addresses: &[SocketAddr]) -> io::Result<Self> {
-        let tcp = TcpStream::connect(addresses).await?;
+    ///
+    /// Each has an equal share of the limit, so that one that does not answer does not use up what
+    /// the next one needs. The last has whatever the caller has left.
+    pub(crate) async fn connect(addresses: &[SocketAddr], limit: Duration) -> io::Result<Self> {
+        let no_address = || io::Error::from(io::ErrorKind::AddrNotAvailable);
+        let (last, others) = addresses.split_last().ok_or_else(no_address)?;
+        let share = limit / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+        for address in others {
+            if let Ok(Ok(tcp)) = timeout(share, TcpStream::connect(address)).await {
+                return Self::of(tcp);
+            }
+        }
+        Self::of(TcpStream::connect(last).await?)
+    }
+
+    fn of(tcp: TcpStream) -> io::Result<Self> {
         tcp.set_nodelay(true)?;
         Ok(Self::Plain(tcp))
     }
@@ -155,6 +171,28 @@ impl AsyncWrite for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Linux does not answer whoever wants to connect where nobody accepts what waits already.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+        const LIMIT: Duration = Duration::from_secs(1);
+        let full = tokio::net::TcpSocket::new_v4().unwrap();
+        full.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let full = full.listen(1).unwrap();
+        let dead = full.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(tcp) = timeout(LIMIT / 5, TcpStream::connect(dead)).await {
+            waiting.push(tcp.unwrap());
+        }
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let alive = listener.local_addr().unwrap();
+        let addresses = [dead, alive];
+        let connecting = Stream::connect(&addresses, LIMIT);
+        let stream = timeout(LIMIT, connecting).await.expect("it is in time").unwrap();
+        assert_eq!(stream.tcp().peer_addr().unwrap(), alive);
+        assert!(Stream::connect(&[], LIMIT).await.is_err());
+    }
 
     #[test]
     fn a_place_is_a_host_and_a_port() {

@@ -71,6 +71,12 @@ pub(super) fn is_denied<E: ProvideErrorMetadata, R>(err: &SdkError<E, R>) -> boo
     matches!(err.code(), Some("AccessDenied" | "AccessDeniedException"))
 }
 
+/// Whether the service says that there is no such thing.
+#[cfg(feature = "eventbridge")]
+pub(super) fn is_missing<E: ProvideErrorMetadata, R>(err: &SdkError<E, R>) -> bool {
+    err.code() == Some("ResourceNotFoundException")
+}
+
 /// What an error means: `own` knows the codes that mean something to one service only.
 fn meaning<E: ProvideErrorMetadata, R>(
     err: &SdkError<E, R>,

@@ -1,6 +1,6 @@
 //! Puts records onto an event bus of Amazon EventBridge.
 
-use std::time::Duration;
+use std::{error::Error, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use aws_sdk_eventbridge::Client;
@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    About, Connect, DeliverError, Failure, Sink, Summary,
+    About, Again, Connect, DeliverError, Failure, Sink, Summary,
     aws::{self, Batch, Service, TooLarge},
 };
 use crate::{
@@ -50,8 +50,15 @@ pub(super) struct EventBridge {
     workers: usize,
     format: Format,
     client: OnceCell<Client>,
-    /// When the bus was last seen, or seen to be hidden from us.
-    seen: Mutex<Option<Instant>>,
+    looked: Mutex<Looked>,
+}
+
+/// What was found out about the bus.
+#[derive(Default)]
+struct Looked {
+    /// When it was last seen, or seen to be hidden from us, or could not be looked for again.
+    seen: Option<Instant>,
+    failed: Option<(Instant, Again, Arc<dyn Error + Send + Sync>)>,
 }
 
 impl Connect for EventBridge {
@@ -79,7 +86,7 @@ impl Connect for EventBridge {
             workers: workers?,
             format,
             client: OnceCell::new(),
-            seen: Mutex::default(),
+            looked: Mutex::default(),
         })
     }
 }
@@ -128,17 +135,33 @@ impl EventBridge {
 
     /// Makes sure that the bus was there a short while ago, where we may know.
     async fn look(&self, client: &Client) -> Result<(), DeliverError> {
-        let mut seen = self.seen.lock().await;
-        if seen.is_some_and(|it| it.elapsed() < LOOK_AGAIN) {
+        let since = Instant::now();
+        let mut looked = self.looked.lock().await;
+        if looked.seen.is_some_and(|it| it.elapsed() < LOOK_AGAIN) {
             return Ok(());
+        }
+        // Those that waited for a look that failed do not each take one of their own.
+        if let Some((at, again, source)) = &looked.failed
+            && *at >= since
+        {
+            return Err(DeliverError::Unavailable { source: source.clone().into(), again: *again });
         }
         match client.describe_event_bus().name(&self.bus).send().await {
             Ok(_) => {}
             // Who may put events need not have this right, and has it seldom for another account.
             Err(err) if aws::is_denied(&err) => {}
-            Err(err) => return Err(self.service.unavailable("look for", err)),
+            // It was there, and what keeps us from looking need not keep us from putting.
+            Err(err) if looked.seen.is_some() && !aws::is_missing(&err) => {}
+            Err(err) => {
+                looked.seen = None;
+                let err = self.service.unavailable("look for", err);
+                let DeliverError::Unavailable { source, again } = err else { return Err(err) };
+                let source: Arc<dyn Error + Send + Sync> = source.into();
+                looked.failed = Some((Instant::now(), again, source.clone()));
+                return Err(DeliverError::Unavailable { source: source.into(), again });
+            }
         }
-        *seen = Some(Instant::now());
+        looked.seen = Some(Instant::now());
         Ok(())
     }
 
@@ -196,6 +219,40 @@ mod tests {
         let Batch { positions, entries, failures } = Batch::of(&records, |it| sink.entry(it));
         assert_eq!((positions, entries.len()), (vec![0, 2], 2));
         assert_eq!((failures[0].position, failures[0].kind), (1, FailureKind::Rejected));
+    }
+
+    /// A client of a service that nobody can reach.
+    fn nobody() -> Client {
+        let config = aws_sdk_eventbridge::Config::builder()
+            .behavior_version(aws_sdk_eventbridge::config::BehaviorVersion::latest())
+            .region(aws_sdk_eventbridge::config::Region::new("eu-west-1"))
+            .retry_config(aws_sdk_eventbridge::config::retry::RetryConfig::disabled())
+            .build();
+        Client::from_conf(config)
+    }
+
+    #[tokio::test]
+    async fn a_bus_that_was_there_is_put_to_where_it_cannot_be_looked_for() {
+        let (sink, client) = (sink(Format::Payload), nobody());
+        assert!(sink.look(&client).await.is_err());
+        let long_ago = Instant::now().checked_sub(LOOK_AGAIN * 2).unwrap();
+        sink.looked.lock().await.seen = Some(long_ago);
+        assert!(sink.look(&client).await.is_ok());
+        assert!(sink.looked.lock().await.seen.is_some_and(|it| it.elapsed() < LOOK_AGAIN));
+    }
+
+    #[tokio::test]
+    async fn those_that_wait_for_a_look_that_fails_fail_with_it() {
+        let (sink, client) = (sink(Format::Payload), nobody());
+        let looked = sink.looked.lock().await;
+        let waiting = sink.look(&client);
+        tokio::pin!(waiting);
+        assert!(futures::poll!(waiting.as_mut()).is_pending());
+        let mut looked = looked;
+        looked.failed = Some((Instant::now(), Again::Soon, Arc::new(aws::NoRegion)));
+        drop(looked);
+        let Err(DeliverError::Unavailable { source, .. }) = waiting.await else { panic!() };
+        assert!(source.to_string().contains("no AWS region is known"), "{source}");
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod number;
 
 use address::Address;
 use answer::{CallError, Late, Meaning, NotThere, Outcome, Unconfirmed};
+use command::{Entry, parts};
 
 /// Records of a call, which become one command as a rule.
 const MAX_RECORDS: usize = 500;
@@ -153,13 +154,6 @@ impl Sink for MongoDb {
     }
 }
 
-/// What one record becomes.
-struct Entry {
-    position: usize,
-    id: String,
-    document: RawDocumentBuf,
-}
-
 /// Why a command has no answer that can be looked at.
 enum Stopped {
     Unavailable(DeliverError),
@@ -219,7 +213,7 @@ impl MongoDb {
                 match outcome {
                     Outcome::There => there.push((position, entry.id.clone())),
                     Outcome::Rejected(err) => failures.push(rejected(position, err)),
-                    Outcome::Failed(err) => {
+                    Outcome::Failed(err) | Outcome::Unusable(err) => {
                         let (kind, source) = (FailureKind::Transient, err.into());
                         failures.push(Failure { position, kind, source });
                     }
@@ -247,26 +241,50 @@ impl MongoDb {
     /// That one is there only says that the primary has it, and a router keeps to itself that a
     /// majority has not, where everything of a command was there. An update that changes nothing
     /// waits for the majority as any write does, and counts what it found.
+    ///
+    /// It can find more than were sent: where the shard key is not `_id`, all shards are asked, and
+    /// one may still have a copy of what has moved to another. Then the sum does not tell whether
+    /// one is missing, so that they are asked for one by one, each of which is there or is not.
+    /// That a sum is right by chance, as one is counted twice and another is lost, takes a move
+    /// and a rollback within one call; it cannot be where the shard key is `_id`.
     async fn confirm(&self, there: Vec<(usize, String)>) -> Result<Vec<Failure>, DeliverError> {
+        let found = self.found(&there).await?;
+        if found == there.len() {
+            return Ok(Vec::new());
+        }
+        if found < there.len() {
+            return Ok(self.unconfirmed(&there, found));
+        }
+        let mut failures = Vec::new();
+        for one in &there {
+            let one = std::slice::from_ref(one);
+            if self.found(one).await? == 0 {
+                failures.extend(self.unconfirmed(one, 0));
+            }
+        }
+        Ok(failures)
+    }
+
+    /// How many of these a majority has.
+    async fn found(&self, there: &[(usize, String)]) -> Result<usize, DeliverError> {
         let command = command::confirm(&self.collection, there.iter().map(|(_, id)| id.as_str()));
         let reply = match self.run("confirm documents in", command).await {
             Ok(reply) => reply,
             Err(Stopped::Unavailable(err)) => return Err(err),
             Err(Stopped::Refused(err)) => return Err(DeliverError::unavailable(err)),
         };
-        let found = answer::found(&reply, "confirm documents in", &self.shown());
-        let found = found
-            .map_err(|(err, again)| DeliverError::Unavailable { source: err.into(), again })?;
-        if found == there.len() {
-            return Ok(Vec::new());
-        }
+        answer::found(&reply, "confirm documents in", &self.shown())
+            .map_err(|(err, again)| DeliverError::Unavailable { source: err.into(), again })
+    }
+
+    fn unconfirmed(&self, there: &[(usize, String)], found: usize) -> Vec<Failure> {
         let source = Arc::new(Unconfirmed { at: self.shown(), sent: there.len(), found });
-        let failed = |(position, _): (usize, String)| Failure {
-            position,
+        let failed = |(position, _): &(usize, String)| Failure {
+            position: *position,
             kind: FailureKind::Transient,
             source: source.clone().into(),
         };
-        Ok(there.into_iter().map(failed).collect())
+        there.iter().map(failed).collect()
     }
 
     /// Runs a command once: the library tries none of these again.
@@ -331,44 +349,9 @@ fn refused(part: &[Entry], err: CallError) -> Vec<Failure> {
     part.iter().map(failure).collect()
 }
 
-/// What goes into one command each.
-fn parts(entries: Vec<Entry>) -> Vec<Vec<Entry>> {
-    let mut parts: Vec<Vec<Entry>> = Vec::new();
-    let mut size = 0;
-    for entry in entries {
-        let own = entry.document.as_bytes().len() + command::BESIDE;
-        match parts.last_mut() {
-            Some(part) if size + own <= DOCUMENT_BYTES => {
-                size += own;
-                part.push(entry);
-            }
-            _ => {
-                size = own;
-                parts.push(vec![entry]);
-            }
-        }
-    }
-    parts
-}
-
 #[cfg(test)]
 mod tests {
-    use ::mongodb::bson::rawdoc;
-
     use super::*;
-
-    #[test]
-    fn documents_that_are_more_than_a_command_may_have_go_into_several() {
-        let sizes = [7, 7, 7, 15, 1, 1].map(|it| it << 20);
-        let entry = |(position, size): (usize, usize)| {
-            let document = rawdoc! { "text": "x".repeat(size - (16 << 10)) };
-            Entry { position, id: position.to_string(), document }
-        };
-        let parts = parts(sizes.into_iter().enumerate().map(entry).collect());
-        let positions: Vec<Vec<usize>> =
-            parts.iter().map(|it| it.iter().map(|it| it.position).collect()).collect();
-        assert_eq!(positions, [vec![0, 1], vec![2], vec![3, 4], vec![5]]);
-    }
 
     #[test]
     fn names_are_those_that_mongodb_takes() {

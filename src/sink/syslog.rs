@@ -12,6 +12,7 @@ mod address;
 mod error;
 mod link;
 mod message;
+mod packet;
 
 use address::Receiver;
 use error::LinkError;
@@ -95,9 +96,12 @@ fn message_bytes(env: &Env, has_packets: bool) -> Result<usize, Noted> {
 #[async_trait]
 impl Sink for Syslog {
     async fn deliver(&self, records: &[Record]) -> Result<(), DeliverError> {
-        let (messages, failures) = self.messages(records);
+        let (positions, messages, mut failures) = self.messages(records);
         if !messages.is_empty() {
-            self.link.send(&messages).await.map_err(unavailable)?;
+            let unsent = self.link.send(&messages).await.map_err(unavailable)?;
+            failures.extend(unsent.into_iter().filter_map(|it| {
+                positions.get(it.position).map(|position| Failure { position: *position, ..it })
+            }));
         }
         if failures.is_empty() { Ok(()) } else { Err(DeliverError::Failed(failures)) }
     }
@@ -114,8 +118,8 @@ impl Sink for Syslog {
     }
 
     fn connections(&self) -> Option<u64> {
-        // A call that is confirmed is a connection, so that their number says nothing.
-        (!self.link.is_confirmed()).then(|| self.link.connected())
+        // A call that is confirmed is a connection, and none of these is counted.
+        Some(self.link.connected()).filter(|it| *it > 0)
     }
 
     async fn check(&self) -> Result<(), DeliverError> {
@@ -136,19 +140,20 @@ impl Sink for Syslog {
 }
 
 impl Syslog {
-    /// What to write, and the records that are too large.
-    fn messages(&self, records: &[Record]) -> (Vec<Vec<u8>>, Vec<Failure>) {
-        let (mut messages, mut failures) = (Vec::new(), Vec::new());
+    /// What to write and whose it is, and the records that are too large.
+    fn messages(&self, records: &[Record]) -> (Vec<usize>, Vec<Vec<u8>>, Vec<Failure>) {
+        let (mut positions, mut messages, mut failures) = (Vec::new(), Vec::new(), Vec::new());
         for (position, record) in records.iter().enumerate() {
             let message = self.form.message(record);
             if message.len() > self.message_bytes {
                 let source = TooLarge { size: message.len(), most: self.message_bytes }.into();
                 failures.push(Failure { position, kind: FailureKind::Rejected, source });
             } else {
+                positions.push(position);
                 messages.push(message);
             }
         }
-        (messages, failures)
+        (positions, messages, failures)
     }
 }
 
@@ -174,7 +179,8 @@ mod tests {
         let beside = syslog.form.message(&record("k", 0)).len();
         let most = MESSAGE_BYTES - beside;
         let records = [record("k", 1), record("k", most + 1), record("k", most)];
-        let (messages, failures) = syslog.messages(&records);
+        let (positions, messages, failures) = syslog.messages(&records);
+        assert_eq!(positions, [0, 2]);
         let sizes: Vec<usize> = messages.iter().map(Vec::len).collect();
         assert_eq!(sizes, [beside + 1, MESSAGE_BYTES]);
         assert_eq!((failures[0].position, failures[0].kind), (1, FailureKind::Rejected));

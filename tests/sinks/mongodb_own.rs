@@ -161,6 +161,19 @@ async fn what_was_there_and_is_lost_with_its_primary_is_sent_again() {
 }
 
 #[tokio::test]
+async fn where_shards_have_copies_each_document_is_asked_for() {
+    let world = World::new().await;
+    world.script([Script::NoMajority, Script::Works, Script::Orphans]);
+    world.source.evaluations("web", 0..2);
+    let running = world.program().start();
+    running.logs("takes records again").await;
+    running.stop().await;
+    assert_eq!(world.writes(), ["insert", "insert", "update", "update", "update"]);
+    world.has(2).await;
+    assert!(world.source.has_checkpoint());
+}
+
+#[tokio::test]
 async fn a_lost_answer_stores_nothing_twice() {
     let world = World::new().await;
     let proxy = Proxy::to(world.mongodb.port()).await;

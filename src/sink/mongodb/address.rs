@@ -18,6 +18,9 @@ const PASSWORD_FILE: &str = "SINK_MONGODB_PASSWORD_FILE";
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long a call waits for a primary to be found, unless the address says otherwise.
 const SELECTION_LIMIT: Duration = Duration::from_secs(5);
+/// The most that either may be. Both together, and an answer, have to fit into a call: one that is
+/// cut off does not tell that addresses, passwords and certificates are to be read again.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// The most that is read of the file with the password.
 const MAX_PASSWORD_BYTES: u64 = 64 << 10;
 
@@ -67,7 +70,7 @@ impl Address {
 
     /// What a client is made of, as names are resolved and files are at this moment.
     pub(super) async fn options(&self, workers: usize) -> Result<ClientOptions, NotThere> {
-        let options = ClientOptions::parse(self.text.expose()).await;
+        let options = ClientOptions::parse(adapted(self.text.expose())).await;
         let mut options = options.map_err(NotThere::Said)?;
         if let (Some(path), Some(credential)) = (&self.password, &mut options.credential) {
             let password = read(path).map_err(|source| {
@@ -79,8 +82,9 @@ impl Address {
         options.retry_writes = Some(false);
         options.retry_reads = Some(false);
         options.max_adaptive_retries = Some(0);
-        options.connect_timeout.get_or_insert(CONNECT_LIMIT);
-        options.server_selection_timeout.get_or_insert(SELECTION_LIMIT);
+        options.connect_timeout = Some(bounded(options.connect_timeout, CONNECT_LIMIT));
+        options.server_selection_timeout =
+            Some(bounded(options.server_selection_timeout, SELECTION_LIMIT));
         options.max_pool_size = u32::try_from(workers).ok();
         options.min_pool_size = None;
         options.app_name.get_or_insert_with(|| "nomad-firehose".to_owned());
@@ -88,17 +92,39 @@ impl Address {
     }
 }
 
+/// A wait that ends: zero stands for one that does not.
+fn bounded(set: Option<Duration>, default: Duration) -> Duration {
+    match set {
+        None => default,
+        Some(Duration::ZERO) => LONGEST_WAIT,
+        Some(set) => set.min(LONGEST_WAIT),
+    }
+}
+
+/// An address as the library takes it: without what has no effect here, and with what the Go
+/// tool's library calls `connect` under the name that all have for it.
+fn adapted(text: &str) -> String {
+    let Some((place, options)) = text.split_once('?') else { return text.to_owned() };
+    let adapt = |option| match <str>::to_ascii_lowercase(option).split_once('=') {
+        Some((
+            "compressors" | "zlibcompressionlevel" | "zstdcompressionlevel" | "sockettimeoutms",
+            _,
+        ))
+        | Some(("connect", "automatic")) => None,
+        Some(("connect", "direct")) => Some("directConnection=true"),
+        _ => Some(option),
+    };
+    let options: Vec<&str> = options.split('&').filter_map(adapt).collect();
+    if options.is_empty() { place.to_owned() } else { format!("{place}?{}", options.join("&")) }
+}
+
 /// What an address says, or what is wrong with it.
 fn parsed(text: &str) -> Result<ConnectionString, String> {
-    let parsed = ConnectionString::parse(text).map_err(|err| said(text, &err.kind))?;
-    if text.to_ascii_lowercase().contains("sockettimeoutms=") {
-        return Err(
-            "has socketTimeoutMS, which is not supported; a call has a limit of its own".into()
-        );
-    }
+    let adapted = adapted(text);
+    let parsed = ConnectionString::parse(&adapted).map_err(|err| said(text, &err.kind))?;
     // The rest is looked at where that asks no name server, so that nothing has to be waited for.
     if matches!(parsed.host_info, HostInfo::HostIdentifiers(_)) {
-        let options = async { ClientOptions::parse(text).await }.now_or_never();
+        let options = async { ClientOptions::parse(&adapted).await }.now_or_never();
         if let Some(Err(err)) = options {
             return Err(said(text, &err.kind));
         }
@@ -168,6 +194,27 @@ mod tests {
         assert_eq!(address("mongodb+srv://u:secret@db.example/"), Ok("db.example".into()));
     }
 
+    #[tokio::test]
+    async fn options_that_only_go_knows_or_that_have_no_effect_are_no_mistake() {
+        let text =
+            "mongodb://db/?compressors=zstd,snappy&connect=Direct&socketTimeoutMS=5&tls=true";
+        assert_eq!(adapted(text), "mongodb://db/?directConnection=true&tls=true");
+        assert_eq!(address(text), Ok("db:27017".into()));
+        assert_eq!(address("mongodb://db/?socketTimeoutMS=5"), Ok("db:27017".into()));
+        let with = async |options: &str| {
+            let env = Env::from([(CONNECTION, &*format!("mongodb://db/?{options}"))]);
+            let address = Address::from_env(&env);
+            let Ok(options) = env.check(address).unwrap().options(1).await else { panic!() };
+            let waits = [options.connect_timeout, options.server_selection_timeout];
+            (options.direct_connection, waits.map(|it| it.unwrap().as_millis()))
+        };
+        assert_eq!(with("connect=direct").await, (Some(true), [5_000, 5_000]));
+        let longer = "connectTimeoutMS=0&serverSelectionTimeoutMS=30000&connect=automatic";
+        assert_eq!(with(longer).await, (None, [10_000, 10_000]));
+        let shorter = "connectTimeoutMS=700&serverSelectionTimeoutMS=800";
+        assert_eq!(with(shorter).await, (None, [700, 800]));
+    }
+
     #[test]
     fn a_wrong_address_is_a_problem_that_shows_no_password() {
         for text in [
@@ -178,7 +225,8 @@ mod tests {
             "mongodb://u:se?secret@db",
             "mongodb://u:12345secret?x@db",
             "mongodb://u:secret@db/?tls=perhaps",
-            "mongodb://u:secret@db/?socketTimeoutMS=5",
+            "mongodb://u:secret@db/?connect=perhaps",
+            "mongodb://u:secret@a,b/?connect=direct",
             "mongodb://u:secret@db/?w=0&journal=true",
             "mongodb://u:secret@db/?authMechanism=SECRET-1",
             "mongodb://db/?proxyHost=p&proxyPassword=secret",

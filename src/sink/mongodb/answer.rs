@@ -80,6 +80,8 @@ pub(super) enum Outcome {
     There,
     Rejected(DocumentError),
     Failed(DocumentError),
+    /// Somebody has to mend it, and it is not this document.
+    Unusable(DocumentError),
 }
 
 const REACH: &str = "; check SINK_MONGODB_CONNECTION, the network, TLS, and that the replica set \
@@ -90,6 +92,9 @@ const RIGHTS: &str = "; the user needs insert and update in this collection, as 
                       of its database gives them";
 const MAJORITY: &str = "; too few members of the replica set have it, so that it could still be \
                         lost: see that a majority of them is up and not far behind";
+
+const UNKNOWN: &str = "; it is tried again: where it stays so, see what this code says of the \
+                       collection, its indexes and its shards";
 
 impl CallError {
     pub(super) fn new(
@@ -189,7 +194,7 @@ pub(super) fn needs_another_client(kind: &ErrorKind) -> bool {
 pub(super) type Unsure = (DocumentError, Again);
 
 /// What became of each of the documents that were not inserted; an error where it is not known that
-/// a majority has the others.
+/// a majority has the others, or where none was and somebody has to mend it.
 pub(super) fn outcomes(
     reply: &Document,
     sent: usize,
@@ -204,11 +209,29 @@ pub(super) fn outcomes(
             format!("{doing}: it answered for {} of {sent} documents", inserted + errors.len());
         return Err((DocumentError { at: at.to_owned(), what }, Again::Soon));
     }
-    errors.into_iter().map(|it| outcome(it, sent, at)).collect()
+    let mut outcomes: Vec<_> =
+        errors.into_iter().map(|it| outcome(it, sent, at)).collect::<Result<_, _>>()?;
+    if sent > 0
+        && outcomes.len() == sent
+        && outcomes.iter().all(|(_, it)| matches!(it, Outcome::Unusable(_)))
+        && let Some((_, Outcome::Unusable(err))) = outcomes.pop()
+    {
+        return Err((err, Again::Seldom));
+    }
+    Ok(outcomes)
 }
 
 /// How many documents an update has found.
 pub(super) fn found(reply: &Document, doing: &str, at: &str) -> Result<usize, Unsure> {
+    if let Some(err) = errors(reply).next() {
+        let code = code(err);
+        let (again, hint) = match command(code) {
+            (Meaning::Unavailable(again), hint) => (again, hint),
+            (Meaning::Refused, hint) => (Again::Soon, hint),
+        };
+        let what = format!("{doing}: code {code}{hint}");
+        return Err((DocumentError { at: at.to_owned(), what }, again));
+    }
     concern(reply, doing, at)?;
     Ok(number(reply.get("n")).unwrap_or_default())
 }
@@ -247,11 +270,14 @@ fn outcome(err: &Document, sent: usize, at: &str) -> Result<(usize, Outcome), Un
         2 | 9 | 14 | 15 | 22 | 52 | 53 | 55 | 57 | 66 | 10334 | 16755 | 17280 => {
             Outcome::Rejected(failed(format!("it cannot be stored as it is ({code})")))
         }
+        61 | 171 | 16766 | 17261 | 17262 => Outcome::Rejected(failed(format!(
+            "the shard key or an index of the collection cannot be of such a document ({code})"
+        ))),
         _ => match command(code) {
-            // Somebody has to mend it, and it is not this document.
             (Meaning::Unavailable(Again::Seldom), hint) => {
-                return Err((failed(format!("code {code}{hint}")), Again::Seldom));
+                Outcome::Unusable(failed(format!("code {code}{hint}")))
             }
+            (_, "") => Outcome::Failed(failed(format!("code {code}{UNKNOWN}"))),
             (_, hint) => Outcome::Failed(failed(format!("code {code}{hint}"))),
         },
     };
@@ -319,7 +345,30 @@ mod tests {
         assert!(matches!(of(doc! { "index": 0, "code": 133 }), Ok(Outcome::Failed(_))));
         assert!(matches!(of(doc! { "index": 0_i64, "code": 4_242_i64 }), Ok(Outcome::Failed(_))));
         assert!(matches!(of(doc! { "index": 0, "code": 121 }), Ok(Outcome::Rejected(_))));
-        assert!(matches!(of(doc! { "index": 0, "code": 13 }), Err((_, Again::Seldom))));
+        let of_an_index = [61, 171, 16766, 17261, 17262];
+        for code in of_an_index {
+            assert!(matches!(of(doc! { "index": 0, "code": code }), Ok(Outcome::Rejected(_))));
+        }
+        let Ok(Outcome::Failed(err)) = of(doc! { "index": 0, "code": 4_242 }) else { panic!() };
+        assert!(err.to_string().contains("see what this code says"), "{err}");
+    }
+
+    #[test]
+    fn a_right_that_is_missing_for_all_is_no_fault_of_a_document() {
+        // Of two shards one has it.
+        let denied = |index: i32| doc! { "index": index, "code": 13 };
+        let Ok(Outcome::Unusable(err)) = of(denied(1)) else { panic!() };
+        assert!(err.to_string().contains(RIGHTS), "{err}");
+        let reply = doc! { "n": 0, "writeErrors": [denied(0), denied(1)], "ok": 1 };
+        assert!(matches!(outcomes(&reply, 2, "insert", "at"), Err((_, Again::Seldom))));
+    }
+
+    #[test]
+    fn an_update_that_fails_says_why() {
+        let reply = doc! { "n": 0, "writeErrors": [{ "index": 0, "code": 13 }], "ok": 1 };
+        let (err, again) = found(&reply, "confirm documents in", "at").unwrap_err();
+        assert_eq!(again, Again::Seldom);
+        assert!(err.to_string().contains("code 13; the user needs insert and update"), "{err}");
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Nsqd {
 
     async fn open(&self, at: &str) -> Result<Link, LinkError> {
         let stream = async {
-            let stream = Stream::connect(&self.place.addresses().await?).await?;
+            let stream = Stream::connect(&self.place.addresses().await?, CONNECT_LIMIT).await?;
             // Everything that was published is answered, so that it takes nothing along.
             stream.cut_when_dropped()?;
             Ok(stream)

@@ -52,6 +52,26 @@ pub(super) enum LinkError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "the syslog receiver at {at} ended the connection without the end of TLS, as one that is \
+         killed does; if it always does, set SINK_SYSLOG_CONFIRM to none, or with rsyslog take its \
+         driver ossl, as gtls does not say it"
+    )]
+    NoGoodbye {
+        at: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "the message has {size} bytes, and a packet to the syslog receiver at {at} has no room for \
+         it; set SINK_SYSLOG_PROTO to tcp or tls, or SINK_SYSLOG_ADDR to the socket of a stream"
+    )]
+    TooLarge {
+        at: String,
+        size: usize,
+        #[source]
+        source: io::Error,
+    },
     #[error("the syslog receiver at {at} was too slow {doing}: {limit:?} have passed{}", .doing.hint())]
     Slow { at: String, doing: Doing, limit: Duration },
 }
@@ -62,6 +82,9 @@ impl LinkError {
             _ if is_about_tls(&source) => Self::Tls { at, source },
             _ if source.kind() == io::ErrorKind::PermissionDenied => Self::Denied { at, source },
             Doing::Connect => Self::Connect { at, source },
+            Doing::Read if source.kind() == io::ErrorKind::UnexpectedEof => {
+                Self::NoGoodbye { at, source }
+            }
             doing => Self::Lost { at, doing, source },
         }
     }
@@ -70,7 +93,11 @@ impl LinkError {
     pub(super) fn again(&self) -> Again {
         match self {
             Self::Tls { .. } | Self::Denied { .. } => Again::Seldom,
-            Self::Connect { .. } | Self::Lost { .. } | Self::Slow { .. } => Again::Soon,
+            Self::Connect { .. }
+            | Self::Lost { .. }
+            | Self::NoGoodbye { .. }
+            | Self::TooLarge { .. }
+            | Self::Slow { .. } => Again::Soon,
         }
     }
 }
@@ -95,5 +122,21 @@ impl fmt::Display for Doing {
             Self::Write => "as records were written",
             Self::Read => "before it had read everything",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tls_that_does_not_end_is_told_from_a_connection_that_is_lost() {
+        let text = |doing, kind: io::ErrorKind| {
+            LinkError::new("logs:6514".into(), doing, kind.into()).to_string()
+        };
+        let told = text(Doing::Read, io::ErrorKind::UnexpectedEof);
+        assert!(told.contains("set SINK_SYSLOG_CONFIRM to none"), "{told}");
+        let lost = text(Doing::Read, io::ErrorKind::ConnectionReset);
+        assert!(lost.contains("was lost before it had read everything"), "{lost}");
     }
 }

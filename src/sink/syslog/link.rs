@@ -21,8 +21,12 @@ use super::{
     address::{Family, Receiver, Secure},
     error::{Doing, LinkError},
     message::Framing,
+    packet::{self, Progress},
 };
-use crate::api::socket::{Place, Stream, is_about_tls};
+use crate::{
+    api::socket::{Place, Stream, is_about_tls},
+    sink::Failure,
+};
 
 /// How long a connection may take to be made, TLS and all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -33,10 +37,6 @@ const READ_LIMIT: Duration = Duration::from_secs(30);
 /// Connections are made this far apart at least: each is remembered for a minute by the side that
 /// closes it first, which has about 28,000 of them to give.
 const APART: Duration = Duration::from_millis(10);
-/// Packets of UDP that are sent at once, and what passes until the next: whoever does not get to
-/// read them in time has lost them, and nobody is told.
-const BURST: usize = 32;
-const BETWEEN_BURSTS: Duration = Duration::from_millis(1);
 /// How often it is looked whether a connection that was closed is acknowledged.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// How long a goodbye may take.
@@ -58,7 +58,7 @@ pub(super) struct Link {
     framing: Framing,
     confirm: Confirm,
     kept: Mutex<Kept>,
-    /// How many sockets there have been to publish through.
+    /// How many sockets there have been that are kept.
     connected: AtomicU64,
 }
 
@@ -91,8 +91,9 @@ impl Link {
         self.connected.load(Ordering::Relaxed)
     }
 
-    /// Writes messages. Where it is dropped, so is the socket.
-    pub(super) async fn send(&self, messages: &[Vec<u8>]) -> Result<(), LinkError> {
+    /// Writes messages; which of them were not sent where others were, which only packets tell.
+    /// Where it is dropped, so is the socket.
+    pub(super) async fn send(&self, messages: &[Vec<u8>]) -> Result<Vec<Failure>, LinkError> {
         let mut kept = self.kept.lock().await;
         let mut socket = match kept.socket.take().and_then(Socket::if_open) {
             Some(socket) => socket,
@@ -102,19 +103,29 @@ impl Link {
                 }
                 kept.last = Some(Instant::now());
                 let socket = self.connect().await?;
-                self.connected.fetch_add(1, Ordering::Relaxed);
+                if !(self.is_confirmed() && socket.is_stream()) {
+                    self.connected.fetch_add(1, Ordering::Relaxed);
+                }
                 socket
             }
         };
-        let writing = socket.write(messages, self.framing);
-        self.within(WRITE_LIMIT, Doing::Write, writing).await?;
+        let mut progress = Progress::default();
+        let writing = socket.write(messages, self.framing, &mut progress);
+        let written = self.within(WRITE_LIMIT, Doing::Write, writing).await;
+        let at = || self.receiver.to_string();
+        match written {
+            Ok(()) => (),
+            Err(err) if progress.is_nothing() => return Err(err),
+            Err(err) => return Ok(progress.unsent(messages, &at(), err)),
+        }
         if self.is_confirmed() && socket.is_stream() {
-            return self.within(READ_LIMIT, Doing::Read, socket.confirmed()).await;
+            self.within(READ_LIMIT, Doing::Read, socket.confirmed()).await?;
+            return Ok(Vec::new());
         }
         let closed = io::ErrorKind::ConnectionReset;
         let open = socket.if_open().ok_or_else(|| self.failed(Doing::Write, closed.into()))?;
         kept.socket = Some(open);
-        Ok(())
+        Ok(progress.refused(messages, &at()))
     }
 
     /// Connects, and closes again.
@@ -134,7 +145,7 @@ impl Link {
     }
 
     /// Whether a call is a connection of its own, where connections there are.
-    pub(super) fn is_confirmed(&self) -> bool {
+    fn is_confirmed(&self) -> bool {
         self.confirm == Confirm::Close
     }
 
@@ -143,7 +154,9 @@ impl Link {
             match &self.receiver {
                 Receiver::Tcp(place, family) => self.stream(place, *family, None).await,
                 Receiver::Tls(place, tls) => self.stream(place, Family::Any, Some(tls)).await,
-                Receiver::Udp(place, family) => packets(place, *family).await,
+                Receiver::Udp(place, family) => {
+                    packet::connect(place, *family).await.map(Socket::Packets)
+                }
                 #[cfg(unix)]
                 Receiver::Local(path) => local(path).await,
                 #[cfg(not(unix))]
@@ -159,7 +172,7 @@ impl Link {
         family: Family,
         tls: Option<&Secure>,
     ) -> io::Result<Socket> {
-        let stream = Stream::connect(&family.of(place).await?).await?;
+        let stream = Stream::connect(&family.of(place).await?, CONNECT_LIMIT).await?;
         // On a connection that is kept, what waits to be sent may be of a call that is settled.
         if self.confirm == Confirm::Close {
             stream.cut_when_dropped()?;
@@ -212,31 +225,22 @@ impl Socket {
         open.then_some(self)
     }
 
-    async fn write(&mut self, messages: &[Vec<u8>], framing: Framing) -> io::Result<()> {
+    async fn write(
+        &mut self,
+        messages: &[Vec<u8>],
+        framing: Framing,
+        progress: &mut Progress,
+    ) -> io::Result<()> {
         match self {
             Self::Stream(stream) => match write(stream, messages, framing).await {
                 Ok(()) => Ok(()),
                 Err(err) => Err(telling(stream, err).await),
             },
-            Self::Packets(socket) => {
-                for burst in messages.chunks(BURST) {
-                    for message in burst {
-                        socket.send(message).await?;
-                    }
-                    sleep(BETWEEN_BURSTS).await;
-                }
-                // That nobody listens is told a while after something was sent.
-                socket.take_error()?.map_or(Ok(()), Err)
-            }
+            Self::Packets(socket) => packet::send(socket, messages, progress).await,
             #[cfg(unix)]
             Self::LocalStream(stream) => write(stream, messages, framing).await,
             #[cfg(unix)]
-            Self::LocalPackets(socket) => {
-                for message in messages {
-                    socket.send(message).await?;
-                }
-                Ok(())
-            }
+            Self::LocalPackets(socket) => packet::send_locally(socket, messages, progress).await,
         }
     }
 
@@ -270,19 +274,6 @@ impl Socket {
             let _ = timeout(CLOSE_LIMIT, stream.shutdown()).await;
         }
     }
-}
-
-async fn packets(place: &Place, family: Family) -> io::Result<Socket> {
-    let mut failed = io::ErrorKind::AddrNotAvailable.into();
-    for address in family.of(place).await? {
-        let own = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = UdpSocket::bind(own).await?;
-        match socket.connect(address).await {
-            Ok(()) => return Ok(Socket::Packets(socket)),
-            Err(err) => failed = err,
-        }
-    }
-    Err(failed)
 }
 
 /// A socket of either kind: which of them it is, only the attempt tells.
@@ -336,8 +327,6 @@ async fn read_to_end(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
         match stream.read(&mut said).await {
             Ok(0) => return Ok(()),
             Ok(_) => (),
-            // Some end TLS without saying so; the connection below tells the rest.
-            Err(err) if err.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(err) => return Err(err),
         }
     }
@@ -363,4 +352,45 @@ async fn acknowledged(tcp: &TcpStream) -> io::Result<()> {
         sleep(LOOK_AGAIN).await;
     }
     tcp.take_error()?.map_or(Ok(()), Err)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    fn link(path: &std::path::Path) -> Link {
+        Link::new(Receiver::Local(path.to_owned()), Framing::Newline, Confirm::Close)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_receiver_that_never_closes_is_one_for_no_confirmation() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let link = link(&path);
+        let err = link.send(&[b"text".to_vec()]).await.unwrap_err();
+        assert!(err.to_string().contains("set SINK_SYSLOG_CONFIRM to none"), "{err}");
+        assert_eq!(link.connected(), 0, "a call that is confirmed is counted as a connection");
+        drop(listener);
+    }
+
+    #[tokio::test]
+    async fn a_message_without_room_in_a_packet_holds_up_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let link = link(&path);
+        let messages = [b"a".to_vec(), vec![b'x'; 8 << 20], b"b".to_vec()];
+        let failures = link.send(&messages).await.unwrap();
+        assert_eq!(failures.len(), 1);
+        let Failure { position, kind, source } = &failures[0];
+        assert_eq!((*position, *kind), (1, crate::sink::FailureKind::Rejected));
+        assert!(source.to_string().contains("has 8388608 bytes"), "{source}");
+        let mut came = [0; 8];
+        for text in [b"a", b"b"] {
+            let size = socket.recv(&mut came).await.unwrap();
+            assert_eq!(&came[..size], text);
+        }
+        assert_eq!(link.connected(), 1, "a socket that is kept is not counted");
+    }
 }

@@ -142,13 +142,22 @@ pub(super) const FIGURES: &[Figure] = &[
         "src/sink/mongodb/address.rs",
         "CONNECT_LIMIT",
         Time,
-        &[(MONGODB, "may take to be made; {} |")],
+        &[(MONGODB, "may take to be made; {}, and")],
+    ),
+    (
+        "src/sink/mongodb/address.rs",
+        "LONGEST_WAIT",
+        Time,
+        &[
+            (MONGODB, "may take to be made; 5 s, and at most {} |"),
+            (MONGODB, "waits for a primary; 5 s, and at most {} |"),
+        ],
     ),
     (
         "src/sink/mongodb/address.rs",
         "SELECTION_LIMIT",
         Time,
-        &[(MONGODB, "waits for a primary; {} |")],
+        &[(MONGODB, "waits for a primary; {}, and")],
     ),
     ("src/sink/mongodb/document.rs", "MAX_DEPTH", Count, &[(MONGODB, "more than {} levels deep")]),
     (
@@ -200,8 +209,8 @@ pub(super) const FIGURES: &[Figure] = &[
     ("src/sink/syslog/link.rs", "WRITE_LIMIT", Time, &[(SYSLOG, "reads nothing for {}, or")]),
     ("src/sink/syslog/link.rs", "READ_LIMIT", Time, &[(SYSLOG, "the connection for {} |")]),
     ("src/sink/syslog/link.rs", "APART", Time, &[(SYSLOG, "at least {} apart")]),
-    ("src/sink/syslog/link.rs", "BURST", Count, &[(SYSLOG, "After {} packets")]),
-    ("src/sink/syslog/link.rs", "BETWEEN_BURSTS", Time, &[(SYSLOG, "a pause of {}.")]),
+    ("src/sink/syslog/packet.rs", "BURST", Count, &[(SYSLOG, "After {} packets")]),
+    ("src/sink/syslog/packet.rs", "BETWEEN_BURSTS", Time, &[(SYSLOG, "a pause of {}.")]),
     (
         "src/sink/syslog/message.rs",
         "MAX_APP_NAME",

@@ -19,6 +19,8 @@ pub enum Script {
     Fails(i32, &'static str),
     /// It is done, and no majority has it.
     NoMajority,
+    /// More documents are found than there are, since shards have copies of some.
+    Orphans,
     /// It is done, and what is stored is lost once it is answered, as by a primary that was alone.
     RolledBack,
     /// Each of its documents fails with this code.
@@ -158,6 +160,10 @@ impl Member {
                 );
             }
             Script::RolledBack => self.stored.clear(),
+            Script::Orphans => {
+                let found = reply.get_i32("n").unwrap();
+                reply.insert("n", found + 1);
+            }
             Script::Works | Script::Each(_) | Script::Fails(..) => (),
         }
         reply
