@@ -69,7 +69,19 @@ mod kinesis_contract {
 
 #[cfg(feature = "mongodb")]
 mod mongodb_contract {
-    crate::sink_contract!(crate::sinks::mongodb::MongoDb);
+    // Commands go one after the other over one connection, with no more than a call in memory: what
+    // a receiver that is slow does to such a sink is tested with `http`.
+    crate::sink_contract!(crate::sinks::mongodb::MongoDb:
+        records_of_one_key_stay_in_order
+        only_what_failed_is_sent_again_and_holds_up_nobody_else
+        a_record_that_is_refused_is_kept_and_the_others_go_on
+        a_record_that_is_too_large_is_kept_and_the_others_go_on
+        a_lost_answer_means_a_duplicate_and_never_a_loss
+        a_receiver_that_is_down_at_the_start_is_waited_for
+        a_receiver_that_crashes_while_it_receives_loses_nothing
+        a_stop_in_the_middle_of_a_call_is_in_time_and_the_next_run_goes_on
+        wrong_credentials_stop_everything_and_lose_nothing
+    );
 }
 
 // A receiver that is slow is `kinesis` above, of which these have their client: with ten records for
@@ -119,6 +131,15 @@ mod eventbridge_contract {
 
 #[cfg(feature = "nsq")]
 mod nsq_contract {
-    crate::sink_contract!(crate::sinks::nsq::Nsqd: of the common ones,
-        a_record_that_is_refused_is_kept_and_the_others_go_on);
+    // As with `mongodb`, a call is all that is in memory.
+    crate::sink_contract!(crate::sinks::nsq::Nsqd:
+        records_of_one_key_stay_in_order
+        a_record_that_is_refused_is_kept_and_the_others_go_on
+        a_record_that_is_too_large_is_kept_and_the_others_go_on
+        a_lost_answer_means_a_duplicate_and_never_a_loss
+        a_receiver_that_is_down_at_the_start_is_waited_for
+        a_receiver_that_crashes_while_it_receives_loses_nothing
+        a_stop_in_the_middle_of_a_call_is_in_time_and_the_next_run_goes_on
+        wrong_credentials_stop_everything_and_lose_nothing
+    );
 }
