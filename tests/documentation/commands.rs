@@ -124,6 +124,8 @@ fn is_a_configuration(outcome: &Outcome) -> Result<(), String> {
     }
 }
 
+// A build that lacks a sink refuses what is shown of it.
+#[cfg(feature = "full")]
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_does_what_its_page_says() {
     let pages = pages::followed();
