@@ -71,16 +71,9 @@ mod kinesis_contract {
 mod mongodb_contract {
     // Commands go one after the other over one connection, with no more than a call in memory: what
     // a receiver that is slow does to such a sink is tested with `http`.
-    crate::sink_contract!(crate::sinks::mongodb::MongoDb:
-        records_of_one_key_stay_in_order
+    crate::sink_contract!(crate::sinks::mongodb::MongoDb: of the quick ones,
         only_what_failed_is_sent_again_and_holds_up_nobody_else
         a_record_that_is_refused_is_kept_and_the_others_go_on
-        a_record_that_is_too_large_is_kept_and_the_others_go_on
-        a_lost_answer_means_a_duplicate_and_never_a_loss
-        a_receiver_that_is_down_at_the_start_is_waited_for
-        a_receiver_that_crashes_while_it_receives_loses_nothing
-        a_stop_in_the_middle_of_a_call_is_in_time_and_the_next_run_goes_on
-        wrong_credentials_stop_everything_and_lose_nothing
     );
 }
 
@@ -88,16 +81,9 @@ mod mongodb_contract {
 // each request that would take them a minute.
 #[cfg(feature = "sqs")]
 mod sqs_contract {
-    crate::sink_contract!(crate::sinks::sqs::Standard:
-        records_of_one_key_stay_in_order
+    crate::sink_contract!(crate::sinks::sqs::Standard: of the quick ones,
         only_what_failed_is_sent_again_and_holds_up_nobody_else
         a_record_that_is_refused_is_kept_and_the_others_go_on
-        a_record_that_is_too_large_is_kept_and_the_others_go_on
-        a_lost_answer_means_a_duplicate_and_never_a_loss
-        a_receiver_that_is_down_at_the_start_is_waited_for
-        a_receiver_that_crashes_while_it_receives_loses_nothing
-        a_stop_in_the_middle_of_a_call_is_in_time_and_the_next_run_goes_on
-        wrong_credentials_stop_everything_and_lose_nothing
     );
 }
 
@@ -116,30 +102,16 @@ mod sqs_fifo_contract {
 
 #[cfg(feature = "eventbridge")]
 mod eventbridge_contract {
-    crate::sink_contract!(crate::sinks::eventbridge::EventBridge:
-        records_of_one_key_stay_in_order
+    crate::sink_contract!(crate::sinks::eventbridge::EventBridge: of the quick ones,
         only_what_failed_is_sent_again_and_holds_up_nobody_else
         a_record_that_is_refused_is_kept_and_the_others_go_on
-        a_record_that_is_too_large_is_kept_and_the_others_go_on
-        a_lost_answer_means_a_duplicate_and_never_a_loss
-        a_receiver_that_is_down_at_the_start_is_waited_for
-        a_receiver_that_crashes_while_it_receives_loses_nothing
-        a_stop_in_the_middle_of_a_call_is_in_time_and_the_next_run_goes_on
-        wrong_credentials_stop_everything_and_lose_nothing
     );
 }
 
 #[cfg(feature = "nsq")]
 mod nsq_contract {
     // As with `mongodb`, a call is all that is in memory.
-    crate::sink_contract!(crate::sinks::nsq::Nsqd:
-        records_of_one_key_stay_in_order
+    crate::sink_contract!(crate::sinks::nsq::Nsqd: of the quick ones,
         a_record_that_is_refused_is_kept_and_the_others_go_on
-        a_record_that_is_too_large_is_kept_and_the_others_go_on
-        a_lost_answer_means_a_duplicate_and_never_a_loss
-        a_receiver_that_is_down_at_the_start_is_waited_for
-        a_receiver_that_crashes_while_it_receives_loses_nothing
-        a_stop_in_the_middle_of_a_call_is_in_time_and_the_next_run_goes_on
-        wrong_credentials_stop_everything_and_lose_nothing
     );
 }

@@ -11,8 +11,9 @@ use aws_smithy_http_client::{
 };
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use tokio::sync::OnceCell;
 
-use super::Again;
+use super::{Again, DeliverError};
 
 mod batch;
 mod service;
@@ -43,9 +44,18 @@ pub(super) type Hint = (Meaning, &'static str);
 const SOON: Meaning = Meaning::Unavailable(Again::Soon);
 const SELDOM: Meaning = Meaning::Unavailable(Again::Seldom);
 
-/// What clients are made of, once there is a region: the machine that tells it may not be there at
+/// A service's client, made once there is a region: the machine that tells it may not be there at
 /// first.
-pub(super) async fn config() -> Result<SdkConfig, NoRegion> {
+pub(super) async fn client<C>(
+    place: &OnceCell<C>,
+    make: impl FnOnce(&SdkConfig) -> C,
+) -> Result<&C, DeliverError> {
+    let made = async { config().await.map(|it| make(&it)).map_err(DeliverError::unusable) };
+    place.get_or_try_init(|| made).await
+}
+
+/// What clients are made of.
+async fn config() -> Result<SdkConfig, NoRegion> {
     let http = Builder::new().build_with_connector_fn(|settings, runtime| {
         let mut connector = Connector::builder().proxy_config(ProxyConfig::from_env());
         connector.set_connector_settings(settings.cloned());

@@ -152,13 +152,8 @@ impl Sink for Kinesis {
 }
 
 impl Kinesis {
-    /// The client, once there is a region: the machine that tells it may not be there at first.
     async fn client(&self) -> Result<&Client, DeliverError> {
-        self.client
-            .get_or_try_init(|| async {
-                aws::config().await.map(|it| Client::new(&it)).map_err(DeliverError::unusable)
-            })
-            .await
+        aws::client(&self.client, Client::new).await
     }
 
     fn arn(&self) -> Option<&str> {

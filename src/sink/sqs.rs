@@ -121,13 +121,8 @@ impl Sink for Sqs {
 }
 
 impl Sqs {
-    /// The client, once there is a region: the machine that tells it may not be there at first.
     async fn client(&self) -> Result<&Client, DeliverError> {
-        self.client
-            .get_or_try_init(|| async {
-                aws::config().await.map(|it| Client::new(&it)).map_err(DeliverError::unusable)
-            })
-            .await
+        aws::client(&self.client, Client::new).await
     }
 
     /// The URL of the queue, which stays the same if the queue is deleted and made again.

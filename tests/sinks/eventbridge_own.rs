@@ -8,7 +8,7 @@ use super::{
     aws::refusal,
     contract::Receiver,
     eventbridge::EventBridge,
-    source::{Source, each_once},
+    source::{Source, each_once, each_problem_once},
 };
 use crate::{
     firehose::{CONFIGURATION, FAILED, Program, when},
@@ -197,16 +197,7 @@ async fn every_problem_of_the_configuration_is_printed_at_once() {
         ("SINK_EVENT_BUS_WORKERS", "65"),
         ("NOMAD_FIREHOSE_REJECTED", "perhaps"),
     ];
-    let mut program = EventBridge::sink(source.program("evaluations"), 9);
-    for (name, value) in wrong {
-        program = program.set(name, value);
-    }
-    let finished = program.run().await;
-    assert_eq!(finished.code, Some(CONFIGURATION));
-    for (name, _) in wrong {
-        let lines = finished.log.lines().filter(|it| it.starts_with(&format!("{name}: "))).count();
-        assert_eq!(lines, 1, "{name}: {}", finished.log);
-    }
+    each_problem_once(EventBridge::sink(source.program("evaluations"), 9), &wrong).await;
     let finished = source.program("evaluations").set("SINK_TYPE", "eventbridge").run().await;
     assert_eq!(finished.code, Some(CONFIGURATION));
     for name in ["SINK_EVENT_BUS_NAME", "SINK_EVENT_BUS_DETAIL_TYPE", "SINK_EVENT_BUS_SOURCE"] {

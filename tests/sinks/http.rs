@@ -6,7 +6,7 @@ use nomad_firehose::standin::nomad::Table;
 use ring::hmac;
 
 use super::{
-    source::{Source, each_once, id, numbered},
+    source::{Source, each_once, each_problem_once, id, numbered},
     web::{Posted, TOKEN, Web},
 };
 use crate::{
@@ -238,16 +238,7 @@ async fn every_problem_of_the_configuration_is_printed_at_once() {
         ("SINK_HTTP_TIMEOUT", "soon"),
         ("SINK_WORKER_COUNT", "0"),
     ];
-    let mut program = world.program("evaluations");
-    for (name, value) in wrong {
-        program = program.set(name, value);
-    }
-    let finished = program.run().await;
-    assert_eq!(finished.code, Some(CONFIGURATION));
-    for (name, _) in wrong {
-        let lines = finished.log.lines().filter(|it| it.starts_with(&format!("{name}: "))).count();
-        assert_eq!(lines, 1, "{name}: {}", finished.log);
-    }
+    let finished = each_problem_once(world.program("evaluations"), &wrong).await;
     assert!(!finished.log.contains("planted"), "{}", finished.log);
     for address in [
         "127.0.0.1/in?key=planted",

@@ -14,7 +14,7 @@ use super::{
     aws::{KEY, most_of_one_key},
     contract::Receiver,
     kinesis::Kinesis,
-    source::{Source, each_once, id},
+    source::{Source, each_once, each_problem_once, id},
 };
 use crate::{
     firehose::{CONFIGURATION, Program, Served, when},
@@ -154,16 +154,7 @@ async fn every_problem_of_the_configuration_is_printed_at_once() {
         ("SINK_KINESIS_WORKERS", "0"),
         ("NOMAD_FIREHOSE_REJECTED", "perhaps"),
     ];
-    let mut program = world.program();
-    for (name, value) in wrong {
-        program = program.set(name, value);
-    }
-    let finished = program.run().await;
-    assert_eq!(finished.code, Some(CONFIGURATION));
-    for (name, _) in wrong {
-        let lines = finished.log.lines().filter(|it| it.starts_with(&format!("{name}: "))).count();
-        assert_eq!(lines, 1, "{name}: {}", finished.log);
-    }
+    each_problem_once(world.program(), &wrong).await;
     let finished = world.source.program("evaluations").set("SINK_TYPE", "kinesis").run().await;
     assert_eq!(finished.code, Some(CONFIGURATION));
     assert!(finished.log.contains("SINK_KINESIS_STREAM_NAME: is not set"), "{}", finished.log);

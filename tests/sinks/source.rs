@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 use crate::{
-    firehose::{Program, Served, bodies},
+    firehose::{CONFIGURATION, Finished, Program, Served, bodies},
     support::{evaluation, uuid},
 };
 
@@ -82,6 +82,21 @@ pub fn numbered(number: usize, job: &str) -> Map<String, Value> {
 /// The id of the evaluation with this number.
 pub fn id(number: usize) -> Value {
     uuid(&format!("{number:05}")).into()
+}
+
+/// Makes sure that a program is told of each of these settings that it is wrong, once and of all
+/// together; what it wrote.
+pub async fn each_problem_once(mut program: Program, wrong: &[(&str, &str)]) -> Finished {
+    for (name, value) in wrong {
+        program = program.set(name, value);
+    }
+    let finished = program.run().await;
+    assert_eq!(finished.code, Some(CONFIGURATION));
+    for (name, _) in wrong {
+        let lines = finished.log.lines().filter(|it| it.starts_with(&format!("{name}: "))).count();
+        assert_eq!(lines, 1, "{name}: {}", finished.log);
+    }
+    finished
 }
 
 /// Makes sure that these evaluations came, each once.

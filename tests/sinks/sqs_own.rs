@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     aws::{Amazon, refusal},
     contract::Receiver,
-    source::{Source, each_once, id, numbered},
+    source::{Source, each_once, each_problem_once, id, numbered},
     sqs::{Fifo, SendMessageBatch, Standard, url},
 };
 use crate::{
@@ -250,16 +250,8 @@ async fn every_problem_of_the_configuration_is_printed_at_once() {
         ("SINK_SQS_WORKERS", "65"),
         ("NOMAD_FIREHOSE_REJECTED", "perhaps"),
     ];
-    let mut program = Standard::sink(source.program("evaluations"), 9);
-    for (name, value) in wrong {
-        program = program.set(name, value);
-    }
-    let finished = program.run().await;
-    assert_eq!(finished.code, Some(CONFIGURATION));
-    for (name, _) in wrong {
-        let lines = finished.log.lines().filter(|it| it.starts_with(&format!("{name}: "))).count();
-        assert_eq!(lines, 1, "{name}: {}", finished.log);
-    }
+    let finished =
+        each_problem_once(Standard::sink(source.program("evaluations"), 9), &wrong).await;
     assert!(!finished.log.contains("planted"), "{}", finished.log);
     let finished = source.program("evaluations").set("SINK_TYPE", "sqs").run().await;
     assert_eq!(finished.code, Some(CONFIGURATION));

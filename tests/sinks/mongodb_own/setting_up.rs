@@ -10,7 +10,7 @@ use crate::{
             MongoDb,
             login::{PASSWORD, USER},
         },
-        source::Source,
+        source::{Source, each_problem_once},
     },
 };
 
@@ -86,16 +86,7 @@ async fn every_problem_of_the_configuration_is_printed_at_once() {
         ("SINK_MONGODB_PASSWORD_FILE", "/nowhere/password"),
         ("NOMAD_FIREHOSE_REJECTED", "perhaps"),
     ];
-    let mut program = world.program();
-    for (name, value) in wrong {
-        program = program.set(name, value);
-    }
-    let finished = program.run().await;
-    assert_eq!(finished.code, Some(CONFIGURATION));
-    for (name, _) in wrong {
-        let lines = finished.log.lines().filter(|it| it.starts_with(&format!("{name}: "))).count();
-        assert_eq!(lines, 1, "{name}: {}", finished.log);
-    }
+    let finished = each_problem_once(world.program(), &wrong).await;
     assert!(!finished.log.contains("planted"), "{}", finished.log);
     let finished = world.source.program("evaluations").set("SINK_TYPE", "mongo").run().await;
     assert_eq!(finished.code, Some(CONFIGURATION));
